@@ -13,7 +13,7 @@ check:
 
 # Each crate alone, so that none leans on features that another one turns on
 check-each:
-    for crate in sentinel-protocol sentinel-policy sentinel-core sentinel-audit sentinel-api sentinel-viewer sentinel-telemetry sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
+    for crate in sentinel-protocol sentinel-policy sentinel-secrets sentinel-core sentinel-audit sentinel-api sentinel-viewer sentinel-telemetry sentinel-operator sentinel-node-agent sentinel; do cargo check --locked -p $crate || exit 1; done
 
 # All tests that need nothing but this machine
 test *ARGS:

@@ -8,6 +8,7 @@ use sentinel_protocol::request::{
     EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::text::{Message, Name};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
@@ -252,6 +253,9 @@ pub struct Request {
     /// The names of the environment variables, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// The Secrets that it refers to, by their names and never by their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretKeyRef>,
     /// The working directory.
     pub working_dir: String,
     /// The user; missing for the agent's own.
@@ -333,6 +337,7 @@ impl From<&RunRequest> for Request {
             group,
             umask,
             stdin,
+            stdin_from: _,
             environment,
             success_exit_codes,
             output,
@@ -343,7 +348,8 @@ impl From<&RunRequest> for Request {
         } = request;
         Self {
             program: Command::from(program),
-            env: env.iter().map(|EnvVar { name, value: _ }| name.clone()).collect(),
+            env: env.iter().map(|EnvVar { name, value: _, value_from: _ }| name.clone()).collect(),
+            secrets: request.secrets().map(|(_, secret)| secret.clone()).collect(),
             working_dir: working_dir.clone(),
             user: user.clone(),
             group: group.clone(),

@@ -21,15 +21,16 @@ fn began() -> Record {
 fn requested() -> Requested {
     let request = RunRequest {
         program: Program::Command(vec!["rm".into(), "-rf".into(), "/tmp/a b".into()]),
-        env: vec![EnvVar { name: "PASSWORD".into(), value: "hunter2-the-value".into() }],
+        env: vec![EnvVar { name: "PASSWORD".into(), value: "hunter2-the-value".into(), value_from: None }],
         working_dir: "/".into(),
         user: Some("root".into()),
         group: None,
         umask: 0o022,
         stdin: "secret-on-stdin".into(),
+        stdin_from: None,
         environment: Environment::Host,
         success_exit_codes: vec![0],
-        output: OutputRules { limit: 1, spool: 1, max_block_ms: 0, merge: false },
+        output: OutputRules { limit: 1, spool: 1, max_block_ms: 0, merge: false, mask: true },
         limits: ResourceLimits::default(),
         leftovers: Leftovers::End,
         sandbox: None,

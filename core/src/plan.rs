@@ -9,6 +9,7 @@ use sentinel_protocol::ids::{NodeName, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::request::{
     EnvVar, Environment, Leftovers, Program, ResourceLimits, RootFilesystem, RunRequest, Sandbox,
 };
+use sentinel_protocol::secret::SecretKeyRef;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -189,6 +190,7 @@ pub fn spec_hash(targets: &TargetRule, request: &RunRequest) -> SpecHash {
             group: request.group.as_deref(),
             umask: request.umask,
             stdin: &request.stdin,
+            stdin_from: request.stdin_from.as_ref(),
             environment: request.environment,
             success_exit_codes: &request.success_exit_codes,
             limits: &request.limits,
@@ -244,6 +246,8 @@ struct DigestedRun<'a> {
     umask: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
     stdin: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdin_from: Option<&'a SecretKeyRef>,
     environment: Environment,
     success_exit_codes: &'a [u8],
     #[serde(skip_serializing_if = "ResourceLimits::is_none")]
@@ -308,9 +312,10 @@ mod tests {
             group: None,
             umask: 0o22,
             stdin: String::new(),
+            stdin_from: None,
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false },
+            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true },
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
@@ -366,6 +371,7 @@ mod tests {
         let mut other = request();
         other.output.limit = 7;
         other.output.merge = true;
+        other.output.mask = false;
         assert_eq!(spec_hash(&names(&["a", "b"]), &request()), spec_hash(&names(&["b", "a"]), &other));
     }
 
@@ -391,6 +397,18 @@ mod tests {
         let mut reads = request();
         reads.root_filesystem = RootFilesystem::ReadOnly;
         assert_ne!(base, spec_hash(&names(&["a"]), &reads));
+        let reference = |key: &str| SecretKeyRef { name: "db".into(), key: key.into(), optional: false };
+        let stdin = |key: &str| {
+            let request = RunRequest { stdin_from: Some(reference(key)), ..request() };
+            spec_hash(&names(&["a"]), &request)
+        };
+        assert_ne!(stdin("a"), stdin("b"));
+        let env = |value_from| {
+            let variable = EnvVar { name: "A".into(), value: String::new(), value_from };
+            spec_hash(&names(&["a"]), &RunRequest { env: vec![variable], ..request() })
+        };
+        assert_ne!(env(None), env(Some(reference("a"))));
+        assert_ne!(env(Some(reference("b"))), env(Some(reference("a"))));
         let script = |argument: Option<&str>| {
             let mut script = request();
             let (interpreter, text) = ("/bin/sh".to_owned(), "df\n".to_owned());

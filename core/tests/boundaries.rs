@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["jiff", "sentinel-protocol", "serde", "serde-saphyr", "serde_json", "sha2", "ssh-key", "thiserror"],
     ),
     ("sentinel-audit", &["sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
+    ("sentinel-secrets", &["base64", "hpke", "sentinel-protocol", "thiserror", "zeroize"]),
     ("sentinel-viewer", &["thiserror"]),
     ("sentinel-core", &["bytes", "memchr", "sentinel-protocol", "serde", "serde_json", "sha2", "thiserror"]),
 ];

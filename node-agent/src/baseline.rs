@@ -107,6 +107,8 @@ pub fn apply(role: Role) -> Result<(), Unfit> {
     }
     raise(Resource::Nproc);
     set_stack();
+    // A core dump of either may have the value of a Secret. A command that asks for one raises it, up to the hard limit.
+    set_soft(Resource::Core, 0);
     match role {
         Role::Supervisor => set_soft(Resource::Nofile, DESCRIPTORS_OF_COMMAND),
         _ => raise(Resource::Nofile),

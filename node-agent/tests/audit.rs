@@ -79,7 +79,11 @@ fn shell(number: u32, script: &str) -> Start {
 /// cancelled one and the head.
 async fn ask(control: &mut Control) -> (Start, Start, AuditHead) {
     let mut first = shell(1, "exit 3");
-    first.request.env.push(EnvVar { name: "PASSWORD".into(), value: "hunter2-the-value".into() });
+    first.request.env.push(EnvVar {
+        name: "PASSWORD".into(),
+        value: "hunter2-the-value".into(),
+        value_from: None,
+    });
     let alice = Requester { user: "alice".into(), uid: None, groups: vec!["ops".into()] };
     first.requested_by = Some(RequestedBy { author: alice, rerun: None });
     assert_eq!(run(control, &first).await, Outcome::Failed { exit_code: 3 });

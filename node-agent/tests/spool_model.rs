@@ -95,7 +95,7 @@ proptest! {
     #[test]
     fn every_position_is_read_once_as_data_or_hole(steps in steps()) {
         let root = tempfile::tempdir().unwrap();
-        let rules = OutputRules { limit: u64::MAX, spool: 64 << 10, max_block_ms: 100, merge: false };
+        let rules = OutputRules { limit: u64::MAX, spool: 64 << 10, max_block_ms: 100, merge: false, mask: true };
         let (attempt, mut writer) = spool(root.path(), rules);
         let mut reader = Reader::open(&attempt).unwrap();
         let mut model = Model::default();
@@ -150,7 +150,7 @@ proptest! {
 #[test]
 fn drops_without_a_reader_are_counted_exactly() {
     let root = tempfile::tempdir().unwrap();
-    let rules = OutputRules { limit: u64::MAX, spool: 1 << 20, max_block_ms: 50, merge: false };
+    let rules = OutputRules { limit: u64::MAX, spool: 1 << 20, max_block_ms: 50, merge: false, mask: true };
     let (attempt, mut writer) = spool(root.path(), rules);
     let mut model = Model::default();
     let mut now = 0;
@@ -190,7 +190,7 @@ fn drops_without_a_reader_are_counted_exactly() {
 #[test]
 fn output_beyond_the_limit_is_one_hole_per_stream() {
     let root = tempfile::tempdir().unwrap();
-    let rules = OutputRules { limit: 1_000, spool: 1 << 20, max_block_ms: 0, merge: false };
+    let rules = OutputRules { limit: 1_000, spool: 1 << 20, max_block_ms: 0, merge: false, mask: true };
     let (attempt, mut writer) = spool(root.path(), rules);
     for _ in 0..10 {
         writer.append(Stream::Stdout, &[b'o'; 300], 0);
@@ -214,7 +214,8 @@ fn output_beyond_the_limit_is_one_hole_per_stream() {
 #[test]
 fn a_damaged_byte_costs_at_most_its_segment() {
     let root = tempfile::tempdir().unwrap();
-    let rules = OutputRules { limit: u64::MAX, spool: 16 << 10, max_block_ms: u64::MAX, merge: false };
+    let rules =
+        OutputRules { limit: u64::MAX, spool: 16 << 10, max_block_ms: u64::MAX, merge: false, mask: true };
     let (attempt, mut writer) = spool(root.path(), rules);
     let mut model = Model::default();
     for at in 0..40 {

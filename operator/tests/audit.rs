@@ -188,7 +188,9 @@ async fn agent_and_operator_keep_each_others_heads() {
     let mut agent = world.dial("n-1").await;
     agent.send_json(&ToOperator::Hello(hello())).await;
     agent.expect_welcome().await;
-    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent
+        .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+        .await;
     eventually("the operator's head is durable", || audit.head().is_some()).await;
     let hash = Sha256Hex::new("d".repeat(64)).unwrap();
     let head = AuditHead { chain: ChainId::new("of-the-node").unwrap(), seq: 5, hash };

@@ -18,6 +18,7 @@ use sentinel_protocol::request::{
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Report, ReportedState, Running, ToOperator};
+use sentinel_secrets::values::SecretValues;
 
 use self::agents::{Agents, Delivered};
 use self::gateway::{Agent, Setup, World, attempt, ended, eventually, node_name, report, spec_hash, world};
@@ -111,9 +112,10 @@ fn start() -> Start {
             group: None,
             umask: 0o22,
             stdin: String::new(),
+            stdin_from: None,
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false },
+            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true },
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
@@ -125,6 +127,7 @@ fn start() -> Start {
         trace: None,
         requested_by: None,
         signed: None,
+        secrets: None,
     }
 }
 
@@ -138,7 +141,7 @@ async fn contract(mut site: impl Site) {
     let facts = site.fleet().agent(&name);
     assert_eq!((facts.session, facts.last_seen), (None, None), "it has never connected");
     assert_eq!(site.fleet().protocol_version(&name), None);
-    assert_eq!(site.fleet().start(start.clone()), None);
+    assert_eq!(site.fleet().start(start.clone(), &SecretValues::default()), None);
     assert!(site.fleet().owned(&task).is_empty());
 
     site.connect().await;
@@ -150,7 +153,7 @@ async fn contract(mut site: impl Site) {
     assert_eq!((owned.len(), owned[0].reports.len()), (1, 0), "an agent that owns nothing is listed");
     assert_eq!(owned[0].session, session);
 
-    assert_eq!(site.fleet().start(start.clone()), Some(session.clone()));
+    assert_eq!(site.fleet().start(start.clone(), &SecretValues::default()), Some(session.clone()));
     assert_eq!(site.received().await, "Start");
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
     site.report(report("t/1/n/1", running)).await;

@@ -109,7 +109,13 @@ fn child_agents() {
         for token in tokens.split(',') {
             let mut agent = Agent::dial(addr.parse().unwrap(), routes::CONTROL_PATH, token).await.unwrap();
             agent.send_json(&ToOperator::Hello(hello())).await;
-            agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+            agent
+                .send_json(&ToOperator::Inventory(Inventory {
+                    attempts: vec![],
+                    more: false,
+                    sealing_key: None,
+                }))
+                .await;
             agent
                 .send_json(&ToOperator::Heartbeat(Heartbeat {
                     at: UnixMillis(1),

@@ -99,7 +99,7 @@ async fn drops_reports_of_attempts_that_were_never_started() {
     again.send_json(&ToOperator::Hello(hello())).await;
     again.expect_welcome().await;
     let attempts = (1..=3).map(|number| report(&format!("t/1/n/{number}"), ended(0))).collect();
-    again.send_json(&ToOperator::Inventory(Inventory { attempts, more: false })).await;
+    again.send_json(&ToOperator::Inventory(Inventory { attempts, more: false, sealing_key: None })).await;
     eventually("the inventory is complete", || world.registry.active_session(&node_name("n")).is_some())
         .await;
     assert_eq!(world.registry.all_owned().len(), 1);

@@ -256,7 +256,9 @@ async fn output_waits_on_the_node_while_history_is_unavailable() {
     assert!(sender.position <= 128 << 10, "{} bytes were accepted", sender.position);
     assert!(world.counter("sentinel_logs_held_bytes") <= 256 << 10);
     // The control socket is not affected.
-    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent
+        .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+        .await;
     gate.open();
     within("the rest is accepted", sender.send_until(END, 20_000)).await;
     within("all is archived", sender.await_archived(END)).await;
@@ -436,7 +438,9 @@ async fn shows_a_gap_in_place_whether_node_or_archive_lost_the_output() {
     let before: Vec<_> = collect(&world.reader, Follow::No).await;
     assert_eq!(before, [(0, 100, None), (100, 150, Some(DropReason::SpoolFull)), (150, 200, None)]);
     agent.send_json(&ToOperator::Report(Box::new(report(ID, ended(400))))).await;
-    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent
+        .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+        .await;
     // Its agent no longer owns it, so the gap stays.
     let newer = world.agent("n").await;
     eventually("it is released", || world.registry.is_released(&id)).await;

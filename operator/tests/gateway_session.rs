@@ -27,11 +27,14 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
     Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
 };
+use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Heartbeat, Inventory, Refused, ReportedState, Running, ToOperator};
 use sentinel_protocol::version::Version;
+use sentinel_secrets::sealed::SessionKeys;
+use sentinel_secrets::values::{SecretValue, SecretValues};
 use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
@@ -52,7 +55,7 @@ async fn a_session_is_active_once_its_inventory_is_complete() {
     assert_eq!(world.registry.active_session(&name), None, "active before its inventory is complete");
     let running =
         |id: &str| report(id, ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 }));
-    let part = |attempts, more| ToOperator::Inventory(Inventory { attempts, more });
+    let part = |attempts, more| ToOperator::Inventory(Inventory { attempts, more, sealing_key: None });
     agent.send_json(&part(vec![running("t/1/n-1/1")], true)).await;
     agent.send_json(&part(vec![running("u/1/n-1/1")], false)).await;
     eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
@@ -128,7 +131,9 @@ async fn the_session_of_an_agent_that_does_not_read_ends() {
     let stream = socket.connect(world.addr).await.unwrap();
     let mut agent = Agent::over(stream, world.addr, routes::CONTROL_PATH, &token).await.unwrap();
     agent.send_json(&ToOperator::Hello(hello())).await;
-    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent
+        .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+        .await;
     eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
     let mut queued = 0_u64;
     let forget = |n: u64| {
@@ -207,10 +212,10 @@ async fn a_start_reaches_its_agent_with_credit() {
     let world = world(Setup::default()).await;
     let name = node_name("n");
     let fleet: &dyn Fleet = &world.registry;
-    assert_eq!(fleet.start(start()), None, "no agent is connected");
+    assert_eq!(fleet.start(start(), &SecretValues::default()), None, "no agent is connected");
     let mut agent = world.agent("n").await;
     assert_eq!(fleet.agent(&name).session, Some(agent.session()));
-    assert_eq!(fleet.start(start()), Some(agent.session()));
+    assert_eq!(fleet.start(start(), &SecretValues::default()), Some(agent.session()));
     let ToAgent::Start(start) = agent.receive().await else { panic!("no start") };
     assert_eq!((start.attempt.clone(), start.credit), (attempt("t/1/n/1"), 128 << 10));
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
@@ -228,9 +233,53 @@ async fn a_start_reaches_its_agent_with_credit() {
     }
 }
 
+/// A Session whose agent takes values that are sealed to these keys.
+async fn agent_with(world: &World, keys: &SessionKeys) -> Agent {
+    let mut agent = world.dial("n").await;
+    agent.send_json(&ToOperator::Hello(hello())).await;
+    agent.welcome = Some(agent.expect_welcome().await);
+    let sealing_key = Some(keys.public());
+    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key })).await;
+    let session = Some(agent.session());
+    eventually("it is active", || world.registry.active_session(&node_name("n")) == session).await;
+    agent
+}
+
+#[tokio::test]
+async fn values_of_secrets_are_sealed_to_the_session_that_they_are_sent_in() {
+    let world = world(Setup::default()).await;
+    let (name, fleet) = (node_name("n"), &world.registry as &dyn Fleet);
+    let reference = SecretKeyRef { name: "db".into(), key: "password".into(), optional: false };
+    let mut values = SecretValues::default();
+    values.insert(&reference, SecretValue::new(b"hunter2hunter2".to_vec()));
+    assert_eq!(fleet.takes_secrets(&name), None, "no agent is connected");
+    let plain = world.agent("n").await;
+    assert_eq!(fleet.takes_secrets(&name), Some(false));
+    assert_eq!(fleet.start(start(), &values), None, "nothing is sent to an agent without a key");
+    drop(plain);
+    let (first, second) = (SessionKeys::generate(), SessionKeys::generate());
+    let mut older = agent_with(&world, &first).await;
+    assert_eq!(fleet.takes_secrets(&name), Some(true));
+    assert_eq!(fleet.start(start(), &values), Some(older.session()));
+    let ToAgent::Start(mut received) = older.receive().await else { panic!("no start") };
+    let sealed = received.secrets.take().unwrap();
+    assert!(!format!("{sealed:?} {}", sealed.0).contains("hunter2"));
+    assert_eq!(first.open(&older.session(), &received, &sealed).as_ref(), Ok(&values));
+    // The next Session has another key, and opens nothing of the one before.
+    let mut newer = agent_with(&world, &second).await;
+    assert!(second.open(&newer.session(), &received, &sealed).is_err());
+    assert_eq!(fleet.start(start(), &values), Some(newer.session()));
+    let ToAgent::Start(mut received) = newer.receive().await else { panic!("no start") };
+    let sealed = received.secrets.take().unwrap();
+    assert_eq!(second.open(&newer.session(), &received, &sealed), Ok(values));
+    assert_eq!(fleet.start(start(), &SecretValues::default()), Some(newer.session()));
+    let ToAgent::Start(received) = newer.receive().await else { panic!("no start") };
+    assert_eq!(received.secrets, None);
+}
+
 fn start() -> Start {
     let program = Program::Command(vec!["true".into()]);
-    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false };
+    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true };
     Start {
         attempt: attempt("t/1/n/1"),
         spec_hash: spec_hash(),
@@ -244,6 +293,7 @@ fn start() -> Start {
             group: None,
             umask: 0o22,
             stdin: String::new(),
+            stdin_from: None,
             environment: Environment::Container,
             success_exit_codes: vec![0],
             output,
@@ -258,6 +308,7 @@ fn start() -> Start {
         trace: None,
         requested_by: None,
         signed: None,
+        secrets: None,
     }
 }
 

@@ -162,7 +162,9 @@ async fn a_session_over_a_real_token_ends_with_its_pod() {
     let mut agent = Agent::dial(world.addr, routes::CONTROL_PATH, &token).await.unwrap();
     agent.send_json(&ToOperator::Hello(hello())).await;
     agent.expect_welcome().await;
-    agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+    agent
+        .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+        .await;
     let name = node_name(&piece.node);
     eventually("the session stands", || world.registry.active_session(&name).is_some()).await;
     piece.api::<Pod>().delete("agent-1", &DeleteParams::default().grace_period(0)).await.unwrap();

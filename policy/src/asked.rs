@@ -5,6 +5,7 @@ use sentinel_protocol::request::{
     Deadlines, EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
@@ -71,6 +72,7 @@ pub struct Asked<'a> {
     pub(crate) asks_for_group: bool,
     pub(crate) umask: u32,
     pub(crate) stdin: &'a str,
+    pub(crate) stdin_from: Option<&'a SecretKeyRef>,
     pub(crate) environment: Environment,
     pub(crate) sandbox: Sandbox,
     pub(crate) limits: &'a ResourceLimits,
@@ -95,6 +97,7 @@ impl<'a> Asked<'a> {
             trace: _,
             requested_by,
             signed,
+            secrets: _,
         } = start;
         let RunRequest {
             program,
@@ -105,6 +108,7 @@ impl<'a> Asked<'a> {
             group,
             umask,
             stdin,
+            stdin_from,
             environment,
             success_exit_codes: _,
             output: _,
@@ -125,6 +129,7 @@ impl<'a> Asked<'a> {
             asks_for_group: group.is_some(),
             umask: *umask,
             stdin,
+            stdin_from: stdin_from.as_ref(),
             environment: *environment,
             sandbox: request.sandbox(),
             limits,
@@ -150,6 +155,7 @@ pub const DECIDED: &[(&str, &str)] = &[
     ("request.workingDir", "workingDirs"),
     ("request.umask", "umask"),
     ("request.stdin", "stdin"),
+    ("request.stdinFrom", "stdin"),
     ("request.leftovers", "leftovers"),
     ("request.limits", "limits"),
     ("deadlines.runMs", "maxRun"),
@@ -171,4 +177,5 @@ pub const HARMLESS: &[(&str, &str)] = &[
     ("credit", "how much output the operator takes"),
     ("offer", "counts repetitions of an offer"),
     ("trace", "two variables of a checked form, which name a trace"),
+    ("secrets", "the values of what request.env and request.stdinFrom refer to"),
 ];

@@ -21,9 +21,13 @@ pub struct Variable {
 }
 
 impl Variable {
-    fn matches(&self, variable: &EnvVar) -> bool {
-        self.name.matches(&variable.name)
-            && self.value.as_ref().is_none_or(|value| value.matches(&variable.value))
+    /// The value of a Secret is not known here: where a rule asks for one, an `Allow` rule does not match, and a `Deny` rule does.
+    fn matches(&self, variable: &EnvVar, effect: Effect) -> bool {
+        let value_matches = |value: &Pattern| match variable.value_from {
+            Some(_) => effect == Effect::Deny,
+            None => value.matches(&variable.value),
+        };
+        self.name.matches(&variable.name) && self.value.as_ref().is_none_or(value_matches)
     }
 }
 
@@ -100,7 +104,8 @@ pub(crate) fn fit_sandbox(sandboxes: Option<&[Sandbox]>, asked: &Asked<'_>, effe
 
 /// An `Allow` rule must match all variables; a `Deny` rule one.
 pub(crate) fn fit_env(rule: Option<&[Variable]>, asked: &Asked<'_>, effect: Effect) -> Fit {
-    let matches = |variable: &EnvVar| rule.unwrap_or_default().iter().any(|one| one.matches(variable));
+    let matches =
+        |variable: &EnvVar| rule.unwrap_or_default().iter().any(|one| one.matches(variable, effect));
     match (effect, rule) {
         (Effect::Allow, _) => match asked.env.iter().find(|variable| !matches(variable)) {
             None => Fit::Fits,
@@ -142,6 +147,10 @@ pub(crate) fn fit_umask(rule: Option<Umask>, asked: &Asked<'_>, effect: Effect) 
 pub(crate) fn fit_stdin(rule: Option<&Stdin>, asked: &Asked<'_>, effect: Effect) -> Fit {
     match (rule, effect) {
         (Some(Stdin::Any), _) | (None, Effect::Deny) => Fit::Fits,
+        // Its content is not known here: an `Allow` rule that asks for one does not match, a `Deny` rule does.
+        _ if let Some(reference) = asked.stdin_from => Fit::or_differs(effect == Effect::Deny, || {
+            format!("standard input is {reference}, and the rule does not allow any input")
+        }),
         (Some(Stdin::Empty), _) | (None, Effect::Allow) => Fit::or_differs(asked.stdin.is_empty(), || {
             format!("the request has {} bytes of standard input, and the rule allows none", asked.stdin.len())
         }),

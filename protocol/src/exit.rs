@@ -36,6 +36,9 @@ pub struct ExitDetails {
     /// Who had signed the Task, as the node verified it, where its policy asks for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<text::Name>,
+    /// How often the value of a Secret was replaced by a mark in the output.
+    #[serde(default, skip_serializing_if = "text::is_zero_count", deserialize_with = "text::count")]
+    pub masked: u64,
 }
 
 /// A timeout that expired.
@@ -159,6 +162,11 @@ pub fn describe(outcome: &Outcome, exit: &ExitDetails) -> String {
     if let Some(held) = exit.output_held_ms {
         text.push_str("; output held open by another process, closed after ");
         text.push_str(&human_duration(held));
+    }
+    if exit.masked > 0 {
+        let times = if exit.masked == 1 { "once".to_owned() } else { format!("{} times", exit.masked) };
+        text.push_str("; a secret was masked in the output ");
+        text.push_str(&times);
     }
     text
 }
@@ -302,6 +310,15 @@ mod tests {
             ExitDetails { signal: Some(11), ..ExitDetails::default() },
             "ended by signal 11 (SIGSEGV)",
         );
+    }
+
+    #[test]
+    fn describes_how_often_a_secret_was_masked() {
+        let masked = |masked| ExitDetails { masked, ..ExitDetails::default() };
+        let text = |count| describe(&Outcome::Failed { exit_code: 1 }, &masked(count));
+        assert_eq!(text(0), "exited with code 1");
+        assert_eq!(text(1), "exited with code 1; a secret was masked in the output once");
+        assert_eq!(text(3), "exited with code 1; a secret was masked in the output 3 times");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod requester;
 pub mod signed;
 pub mod stage;
 pub mod trace;
+pub mod secret;
 pub mod signal;
 pub mod outcome;
 pub mod exit;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::secret::SecretKeyRef;
+
 /// A command and how to run it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +26,9 @@ pub struct RunRequest {
     /// Standard input of the command, followed by end-of-file.
     #[serde(default)]
     pub stdin: String,
+    /// Standard input from a Secret, instead of [`RunRequest::stdin`]; see [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_from: Option<SecretKeyRef>,
     /// Where the command runs.
     pub environment: Environment,
     /// Exit codes that count as success.
@@ -78,6 +83,21 @@ impl From<bool> for RootFilesystem {
 impl From<RootFilesystem> for bool {
     fn from(root: RootFilesystem) -> Self {
         root == RootFilesystem::ReadOnly
+    }
+}
+
+impl RunRequest {
+    /// Every reference to a key of a Secret, with the field of the Task that has it.
+    pub fn secrets(&self) -> impl Iterator<Item = (String, &SecretKeyRef)> {
+        let in_env = self.env.iter().filter_map(|variable| {
+            Some((format!("run.env variable {}", variable.name), variable.value_from.as_ref()?))
+        });
+        in_env.chain(self.stdin_from.as_ref().map(|reference| ("run.stdinFrom".to_owned(), reference)))
+    }
+
+    /// Whether it cannot be run without the values of Secrets.
+    pub fn needs_secrets(&self) -> bool {
+        self.stdin_from.is_some() || self.env.iter().any(|variable| variable.value_from.is_some())
     }
 }
 
@@ -172,11 +192,15 @@ pub enum Program {
 
 /// One variable of the command's environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Name: not empty, without `=` and NUL.
     pub name: String,
-    /// Value: without NUL.
+    /// Value: without NUL. Empty with [`EnvVar::value_from`].
     pub value: String,
+    /// The key of a Secret that has the value; see [`crate::to_agent::Start::needs`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<SecretKeyRef>,
 }
 
 /// Where a command runs.
@@ -220,6 +244,18 @@ pub struct OutputRules {
     /// output, and standard error is empty. See [`crate::to_agent::Start::needs`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+    /// Whether the values of Secrets are replaced by a mark in the output.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub mask: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -161,6 +161,12 @@ pub(crate) fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// As [`is_zero`].
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_zero_count(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Decodes the lower-case hexadecimal form of a SHA-256 digest, or an empty string.
 pub(crate) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = Text::<{ MAX_NAME }>::deserialize(deserializer)?;

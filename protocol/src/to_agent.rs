@@ -7,6 +7,7 @@ use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
 use crate::requester::RequestedBy;
+use crate::secret::Sealed;
 use crate::signed::Signed;
 use crate::stage::Stage;
 use crate::tagged::tagged;
@@ -88,6 +89,10 @@ pub struct Start {
     /// What the author of the Task has signed, if they have. An agent of an earlier release ignores it. Not part of the spec hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<Signed>,
+    /// The values of the Secrets that the request refers to, sealed to the key of the Session ([`crate::to_operator::Inventory`]).
+    /// Missing in the Journal, and from a `Start` for which the operator has no values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Sealed>,
 }
 
 impl Start {
@@ -119,6 +124,12 @@ impl Start {
             (argument, Version(3), "the argument in the first line of run.script.text"),
             (request.sandbox.is_some(), Version(4), "run.sandbox"),
             (!request.root_filesystem.is_writable(), Version(4), "run.readOnlyRootFilesystem"),
+            (
+                request.env.iter().any(|variable| variable.value_from.is_some()),
+                Version(4),
+                "run.env.valueFrom",
+            ),
+            (request.stdin_from.is_some(), Version(4), "run.stdinFrom"),
         ]
         .into_iter()
     }

@@ -10,6 +10,7 @@ use crate::metrics::NodeMetrics;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::request::Environment;
+use crate::secret::SealingKey;
 use crate::stage::Stage;
 use crate::tagged::tagged;
 use crate::text::{self, Name};
@@ -72,6 +73,9 @@ pub struct Inventory {
     pub attempts: Vec<Report>,
     /// Whether another part follows.
     pub more: bool,
+    /// The key of this Session, to which the values of Secrets are sealed: in the first part. Missing from agents that take none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<SealingKey>,
 }
 
 /// Renews the node's Presence.

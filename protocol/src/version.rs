@@ -18,7 +18,7 @@ pub struct Version(pub u16);
 ///   that speaks 2.
 /// * 3: adds `run.output.merge`, `run.leftovers`, `run.limits.nofile`, `run.limits.core` and the argument of a script's
 ///   interpreter.
-/// * 4: adds `run.sandbox` and `run.readOnlyRootFilesystem`.
+/// * 4: adds `run.sandbox`, `run.readOnlyRootFilesystem`, `run.env.valueFrom` and `run.stdinFrom`.
 ///
 /// Fields that only inform, such as [`crate::exit::ExitDetails`], need no version: a receiver ignores unknown fields.
 pub const SPOKEN: &[Version] = &[Version(1), Version(2), Version(3), Version(4)];

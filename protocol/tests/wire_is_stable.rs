@@ -29,6 +29,7 @@ use sentinel_protocol::request::{
     RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::{RequestedBy, Requester};
+use sentinel_protocol::secret::{Sealed, SealingKey, SecretKeyRef};
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
@@ -75,15 +76,22 @@ fn spec_hash() -> SpecHash {
 fn request(program: Program) -> RunRequest {
     RunRequest {
         program,
-        env: vec![EnvVar { name: "A".into(), value: "b".into() }],
+        env: vec![EnvVar { name: "A".into(), value: "b".into(), value_from: None }],
         working_dir: "/".into(),
         user: Some("nobody".into()),
         group: Some("nogroup".into()),
         umask: 0o022,
         stdin: "in".into(),
+        stdin_from: None,
         environment: Environment::Host,
         success_exit_codes: vec![0, 3],
-        output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
+        output: OutputRules {
+            limit: 1 << 30,
+            spool: 64 << 20,
+            max_block_ms: 30_000,
+            merge: false,
+            mask: true,
+        },
         limits: ResourceLimits::default(),
         leftovers: Leftovers::End,
         sandbox: None,
@@ -110,6 +118,7 @@ fn start(program: Program) -> ToAgent {
         trace: None,
         requested_by: None,
         signed: None,
+        secrets: None,
     }))
 }
 
@@ -130,6 +139,19 @@ fn asked_for() -> ToAgent {
     start.request.root_filesystem = RootFilesystem::ReadOnly;
     start.requested_by = Some(requested_by());
     start.signed = Some(Signed { statement: "{}".into(), signature: "-----BEGIN SSH SIGNATURE-----".into() });
+    ToAgent::Start(start)
+}
+
+/// A `Start` with references to Secrets and their sealed values.
+fn with_secrets() -> ToAgent {
+    let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
+    let reference = |key: &str, optional| SecretKeyRef { name: "db".into(), key: key.into(), optional };
+    let value_from = Some(reference("password", false));
+    start.request.env.push(EnvVar { name: "PASSWORD".into(), value: String::new(), value_from });
+    start.request.stdin = String::new();
+    start.request.stdin_from = Some(reference("key.pem", true));
+    start.request.output.mask = false;
+    start.secrets = Some(Sealed("c2VhbGVk".into()));
     ToAgent::Start(start)
 }
 
@@ -186,6 +208,7 @@ fn exit() -> ExitDetails {
         }),
         output_held_ms: Some(5_000),
         signed_by: None,
+        masked: 0,
     }
 }
 
@@ -262,6 +285,7 @@ fn messages_of_the_operator_are_stable() {
     check("start-traced", &traced());
     check("start-merged", &merged());
     check("start-asked-for", &asked_for());
+    check("start-secrets", &with_secrets());
     check(
         "cancel",
         &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch::from(5) }),
@@ -292,7 +316,12 @@ fn messages_of_the_agent_are_stable() {
     check("report-accepted", &ToOperator::Report(Box::new(report(ReportedState::Accepted))));
     check("report-running", &ToOperator::Report(Box::new(report(ReportedState::Running(running.clone())))));
     let attempts = vec![report(ReportedState::Accepted), report(ReportedState::Running(running))];
-    check("inventory", &ToOperator::Inventory(Inventory { attempts, more: true }));
+    check("inventory", &ToOperator::Inventory(Inventory { attempts, more: true, sealing_key: None }));
+    let sealing_key = Some(SealingKey(std::array::from_fn(|at| at as u8)));
+    check(
+        "inventory-sealing-key",
+        &ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key }),
+    );
     let metrics = NodeMetrics {
         cpu_percent: 12.5,
         cpu_count: 4,
@@ -342,6 +371,10 @@ fn outcomes_are_stable() {
     let outcome = Outcome::OomKilled { peak: Some(256 << 20) };
     let state = ReportedState::Ended(Box::new(ended(outcome)));
     check("ended-oomkilled-peak", &ToOperator::Report(Box::new(report(state))));
+    let masked = ExitDetails { masked: 2, ..ExitDetails::default() };
+    let state =
+        ReportedState::Ended(Box::new(Ended { exit: masked, ..ended(Outcome::Failed { exit_code: 3 }) }));
+    check("ended-failed-masked", &ToOperator::Report(Box::new(report(state))));
     let state = ReportedState::Ended(Box::new(Ended { exit: exit(), ..ended(Outcome::TimedOut) }));
     check("ended-timedout-exit", &ToOperator::Report(Box::new(report(state))));
     let exit = ExitDetails { code: Some(0), signed_by: Some("alice".into()), ..ExitDetails::default() };
@@ -450,6 +483,8 @@ fn start_requires_a_version_that_knows_its_fields() {
     };
     assert_eq!(needs(&asked_for()), Version(4));
     assert_eq!(unknown(&asked_for(), 3), ["run.sandbox", "run.readOnlyRootFilesystem"]);
+    assert_eq!(needs(&with_secrets()), Version(4));
+    assert_eq!(unknown(&with_secrets(), 3), ["run.env.valueFrom", "run.stdinFrom"]);
     // Who asked informs, and changes nothing for an agent that ignores it.
     assert_eq!(change(|start| start.requested_by = Some(requested_by())), Version(1));
     assert_eq!(unknown(&limited(), 1).last(), Some(&"timeouts.idle"));

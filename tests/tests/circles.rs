@@ -20,8 +20,19 @@ static ITEM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(item).unwrap()
 });
 
-const CRATES: [&str; 10] =
-    ["protocol", "policy", "core", "api", "viewer", "telemetry", "operator", "node-agent", "cli", "tests"];
+const CRATES: [&str; 11] = [
+    "protocol",
+    "policy",
+    "secrets",
+    "core",
+    "api",
+    "viewer",
+    "telemetry",
+    "operator",
+    "node-agent",
+    "cli",
+    "tests",
+];
 
 /// A path of modules and an item, from the crate's root: `["gateway", "fleet", "Fleet"]`.
 type Segments = Vec<String>;

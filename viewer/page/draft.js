@@ -53,7 +53,7 @@ const DEFAULTS = {
   rollout: { maxConcurrent: "100%" },
   timeouts: { grace: "10s", start: "5m", unreachable: "5m" },
   targets: { all: false, controlPlane: "Exclude", exclude: {} },
-  run: { env: [], environment: "Container", leftovers: "End", limits: {}, stdin: "", successExitCodes: [0], umask: "022", workingDir: "/", output: { limit: "1Gi", maxBlock: "30s", merge: false, spool: "64Mi" } },
+  run: { env: [], environment: "Container", leftovers: "End", limits: {}, stdin: "", successExitCodes: [0], umask: "022", workingDir: "/", output: { limit: "1Gi", mask: true, maxBlock: "30s", merge: false, spool: "64Mi" } },
 };
 
 /** @param {Draft} value @param {Draft} defaults @returns {Draft} */
@@ -93,17 +93,31 @@ export function problemText({ allowed }) {
 /** A number stays a number, `25%` a text. @param {string} text */
 export const numberOrText = (text) => (text === "" ? undefined : /^\d{1,9}$/.test(text) ? Number(text) : text);
 
-/** @param {string} text @returns {{name: string, value: string}[] | undefined} */
+/** @typedef {{name: string, value?: string, valueFrom?: {secretKeyRef: {name: string, key: string, optional?: boolean}}}} Variable */
+
+/** The value of a key of a Secret, as it is written in the form: `secretKeyRef:db/password`, with `?` if it may be missing. */
+const SECRET = /^secretKeyRef:([-.a-z0-9]+)\/([-._a-zA-Z0-9]+)(\?)?$/;
+
+/** @param {string} text @returns {Variable[] | undefined} */
 export function environment(text) {
   const found = text.split("\n").filter((line) => line.trim() !== "").map((line) => {
     const equals = line.indexOf("=");
-    return { name: (equals < 0 ? line : line.slice(0, equals)).trim(), value: equals < 0 ? "" : line.slice(equals + 1) };
+    const [variable, value] = [(equals < 0 ? line : line.slice(0, equals)).trim(), equals < 0 ? "" : line.slice(equals + 1)];
+    const [, name, key, optional] = SECRET.exec(value) ?? [];
+    if (name === undefined || key === undefined) return { name: variable, value };
+    return { name: variable, valueFrom: { secretKeyRef: { name, key, ...(optional ? { optional: true } : {}) } } };
   });
   return found.length > 0 ? found : undefined;
 }
 
-/** @param {{name: string, value?: string}[] | undefined} env */
-export const environmentText = (env) => (env ?? []).map(({ name, value = "" }) => `${name}=${value}`).join("\n");
+/** @param {Variable} variable */
+const valueText = ({ value = "", valueFrom }) => {
+  const secret = valueFrom?.secretKeyRef;
+  return secret ? `secretKeyRef:${secret.name}/${secret.key}${secret.optional ? "?" : ""}` : value;
+};
+
+/** @param {Variable[] | undefined} env */
+export const environmentText = (env) => (env ?? []).map((variable) => `${variable.name}=${valueText(variable)}`).join("\n");
 
 /** What runs in one line. @param {Draft | undefined} run */
 export function commandText(run) {

@@ -162,6 +162,7 @@ function Ended({ execution }) {
     ["Clock", exit?.clock ? `${exit.clock.field}, after ${span(exit.clock.afterMs)}` : ""],
     ["Left behind", execution.details && exit ? leftText(exit.left) : ""],
     ["Output held", exit?.outputHeldMs != null ? `open for ${span(exit.outputHeldMs)} after the command; what came later is lost` : ""],
+    ["Masked", exit?.masked ? `a secret in the output, ${exit.masked === 1 ? "once" : `${exit.masked} times`}` : ""],
     ["Held up", execution.details ? `${span(execution.details.blockedMs)} on a full spool` : ""],
     ["Said by", execution.source === "Agent" ? "the agent" : "the operator, without a report"],
   ]} /></${Panel}>`;

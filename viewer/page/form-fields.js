@@ -81,7 +81,7 @@ export function Fields(form) {
       <${More} open=${problemIn(["spec.run.limits.cpu", "spec.run.workingDir", "spec.run.env", "spec.run.stdin", "spec.run.successExitCodes", "spec.run.output"])}>
         <div class="pair"><${Text} form=${form} path="spec.run.limits.cpu" label="CPU" placeholder="no limit" help="such as 500m" ...${number} /><${Text} form=${form} path="spec.run.workingDir" label="Directory" cls="w-m" placeholder="/" /><${Text} form=${form} path="spec.run.output.limit" label="Output kept" placeholder="1Gi" />
           <${Text} form=${form} path="spec.run.successExitCodes" label="Success codes" placeholder="0" show=${(/** @type {number[] | undefined} */ value) => (value ?? []).join(", ")} take=${(/** @type {string} */ text) => ({ value: text.trim() === "" ? undefined : text.split(/[\s,]+/).filter(Boolean).map((one) => numberOrText(one)) })} /></div>
-        <${Text} form=${form} path="spec.run.env" label="Environment" rows=${2} cls="" placeholder="LANG=C" help="NAME=value, one a line" show=${environmentText} take=${(/** @type {string} */ text) => ({ value: environment(text) })} />
+        <${Text} form=${form} path="spec.run.env" label="Environment" rows=${2} cls="" placeholder="LANG=C" help="NAME=value, one a line; NAME=secretKeyRef:SECRET/KEY for the value of a Secret" show=${environmentText} take=${(/** @type {string} */ text) => ({ value: environment(text) })} />
         <${Text} form=${form} path="spec.run.stdin" label="Standard input" rows=${2} cls="" /></${More}>
     </${Group}>
     <${Group} title="Clocks" small="empty: as long as it likes">

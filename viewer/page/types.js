@@ -31,7 +31,7 @@
  * @property {number} blockedMs
  * @property {string | null} [reason]
  * @property {number | null} [signal]
- * @property {{code?: number | null, signal?: number | null, signalName?: string | null, killed: boolean, outputHeldMs?: number | null,
+ * @property {{code?: number | null, signal?: number | null, signalName?: string | null, killed: boolean, outputHeldMs?: number | null, masked?: number | null,
  *   clock?: {field: string, afterMs: number} | null, left?: {count: number, fate: string, processes?: {pid: number, name: string}[]} | null} | null} [exit]
  */
 

@@ -62,6 +62,13 @@ test("a field is a view of one path", () => {
   assert.deepEqual([numberOrText("24"), numberOrText("25%"), numberOrText("")], [24, "25%", undefined]);
   assert.deepEqual(environment("A=b=c\n\nD"), [{ name: "A", value: "b=c" }, { name: "D", value: "" }]);
   assert.equal(environmentText(environment("A=b=c\nD=")), "A=b=c\nD=");
+  const secrets = "A=secretKeyRef:db/pass.word\nB=secretKeyRef:db/b?\nC=secretKeyRef:";
+  assert.deepEqual(environment(secrets), [
+    { name: "A", valueFrom: { secretKeyRef: { name: "db", key: "pass.word" } } },
+    { name: "B", valueFrom: { secretKeyRef: { name: "db", key: "b", optional: true } } },
+    { name: "C", value: "secretKeyRef:" },
+  ]);
+  assert.equal(environmentText(environment(secrets)), secrets, "an edit in the form keeps its secrets");
 });
 
 test("a Task is shown as people wrote it", () => {

@@ -164,6 +164,9 @@ pub struct ExitView {
     /// closed its end, milliseconds. Later output is lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_held_ms: Option<u64>,
+    /// How often the value of a Secret was replaced in the output; absent if never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked: Option<u64>,
 }
 
 /// A timeout that expired.
@@ -238,6 +241,7 @@ impl From<&ExitDetails> for ExitView {
                 .map(|clock| ClockView { field: clock.name.field().to_owned(), after_ms: clock.after_ms }),
             left: exit.left.as_ref().map(left),
             output_held_ms: exit.output_held_ms,
+            masked: Some(exit.masked).filter(|masked| *masked > 0),
         }
     }
 }

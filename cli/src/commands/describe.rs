@@ -60,6 +60,10 @@ fn outcome(description: &mut Description, value: &Value) {
         let held = format!("held open by another process; closed {after} after the command ended");
         description.line("Output", &held);
     }
+    if let Some(masked) = exit["masked"].as_u64() {
+        let times = if masked == 1 { "once".to_owned() } else { format!("{masked} times") };
+        description.line("Masked", &format!("a secret in the output, {times}"));
+    }
 }
 
 fn timing(description: &mut Description, value: &Value) {

@@ -191,5 +191,6 @@ fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
         trace: None,
         requested_by: requester.map(|author| RequestedBy { author, rerun: None }),
         signed: signed(manifest)?,
+        secrets: None,
     })
 }

@@ -12,6 +12,7 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Environment, Program, ResourceLimits, RunRequest};
 use sentinel_protocol::to_agent::Start;
 
+use super::event::SecretsSent;
 use super::permit::{Permit, PolicyVerdict};
 
 /// What this agent admits.
@@ -63,6 +64,7 @@ pub(super) struct Candidate<'a> {
     pub(super) owned: usize,
     pub(super) free: u64,
     pub(super) policy: &'a PolicyVerdict,
+    pub(super) secrets: &'a SecretsSent,
     /// How many are living that a rule of the policy allowed.
     pub(super) living_by: &'a dyn Fn(&str) -> usize,
 }
@@ -77,6 +79,7 @@ pub(super) fn admit<'a>(candidate: &Candidate<'a>) -> Result<Option<&'a Permit>,
     journal_safe(candidate)?;
     environment_offered(candidate)?;
     request_sound(&candidate.start.request)?;
+    secrets_sent(candidate)?;
     let permit = candidate.policy.permit()?;
     room_for_one_more(candidate)?;
     if let Some(permit) = permit {
@@ -173,7 +176,37 @@ fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
     if request.umask > 0o777 {
         return refuse(format!("run.umask {:o} is not between 0 and 777", request.umask));
     }
+    if request.stdin_from.is_some() && !request.stdin.is_empty() {
+        return refuse("run.stdin and run.stdinFrom are both set".to_owned());
+    }
+    if let Some(both) = request.env.iter().find(|v| v.value_from.is_some() && !v.value.is_empty()) {
+        return refuse(format!("run.env variable {:?} has a value and valueFrom", both.name));
+    }
+    if request.needs_secrets() && request.limits.core.is_some_and(|core| core > 0) {
+        return refuse(
+            "run.limits.core must be 0 where run.env or run.stdinFrom uses a Secret: a core dump has its value"
+                .to_owned(),
+        );
+    }
     limits_sound(&request.limits)
+}
+
+/// Nothing is accepted without the values that it needs: they would have to be waited for.
+fn secrets_sent(c: &Candidate<'_>) -> Result<(), Refusal> {
+    let request = &c.start.request;
+    if !request.needs_secrets() {
+        return Ok(());
+    }
+    let message = match c.secrets {
+        SecretsSent::Values => return Ok(()),
+        SecretsSent::Unusable(why) => why.clone(),
+        SecretsSent::None => {
+            let all: Vec<String> =
+                request.secrets().map(|(field, reference)| format!("{reference} ({field})")).collect();
+            format!("the operator had no value of {}", all.join(", "))
+        }
+    };
+    Err(Refusal::InvalidRequest { message: message.into() })
 }
 
 fn program_sound(program: &Program) -> Result<(), Refusal> {
@@ -241,6 +274,7 @@ fn within<T: PartialOrd + fmt::Display>(
 mod tests {
     use super::super::permit::FileIdentity;
     use sentinel_protocol::request::{Deadlines, EnvVar, Leftovers, OutputRules, RootFilesystem};
+    use sentinel_protocol::secret::SecretKeyRef;
 
     use super::*;
 
@@ -258,9 +292,16 @@ mod tests {
                 group: None,
                 umask: 0o022,
                 stdin: String::new(),
+                stdin_from: None,
                 environment: Environment::Container,
                 success_exit_codes: vec![0],
-                output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 0, merge: false },
+                output: OutputRules {
+                    limit: 1 << 30,
+                    spool: 64 << 20,
+                    max_block_ms: 0,
+                    merge: false,
+                    mask: true,
+                },
                 limits: ResourceLimits::default(),
                 leftovers: Leftovers::End,
                 sandbox: None,
@@ -272,6 +313,7 @@ mod tests {
             trace: None,
             requested_by: None,
             signed: None,
+            secrets: None,
         }
     }
 
@@ -286,6 +328,7 @@ mod tests {
             owned: 0,
             free: u64::MAX,
             policy: &PolicyVerdict::NoPolicy,
+            secrets: &SecretsSent::None,
             living_by: &|_| 0,
         }
     }
@@ -323,6 +366,32 @@ mod tests {
         let full = admitted(&allowed(Some(2)), 2).unwrap_err();
         assert_eq!(full, Refusal::TooManyAttempts { limit: 2, rule: Some("backups".into()) });
         assert!(full.is_temporary(), "it waits for its turn");
+    }
+
+    #[test]
+    fn nothing_is_accepted_without_the_values_of_its_secrets() {
+        let rules = Rules::default();
+        let mut start = start();
+        let reference = |key: &str| SecretKeyRef { name: "db".into(), key: key.into(), optional: false };
+        start.request.stdin_from = Some(reference("k"));
+        let admitted = |start: &Start, secrets: SecretsSent| {
+            admit(&Candidate { secrets: &secrets, ..candidate(start, &rules) }).map(drop)
+        };
+        let refused = |message: &str| Err(Refusal::InvalidRequest { message: message.into() });
+        assert_eq!(admitted(&start, SecretsSent::Values), Ok(()));
+        let none = "the operator had no value of key \"k\" of Secret db (run.stdinFrom)";
+        assert_eq!(admitted(&start, SecretsSent::None), refused(none));
+        assert_eq!(admitted(&start, SecretsSent::Unusable("broken".into())), refused("broken"));
+        start.request.limits.core = Some(1);
+        let core = admitted(&start, SecretsSent::Values).unwrap_err().to_string();
+        assert!(core.contains("run.limits.core must be 0"), "{core}");
+        start.request.limits.core = Some(0);
+        start.request.stdin = "x".into();
+        assert!(admitted(&start, SecretsSent::Values).is_err());
+        start.request.stdin = String::new();
+        start.request.env =
+            vec![EnvVar { name: "A".into(), value: "b".into(), value_from: Some(reference("k")) }];
+        assert!(admitted(&start, SecretsSent::Values).is_err());
     }
 
     #[test]
@@ -391,7 +460,9 @@ mod tests {
         };
         check(&|r| r.program = script("", String::new()), "run.script.interpreter");
         check(&|r| r.program = script("sh", "a".repeat(MAX_COMMAND_BYTES + 1)), "run.script.text");
-        let var = |name: &str, value: &str| vec![EnvVar { name: name.into(), value: value.into() }];
+        let var = |name: &str, value: &str| {
+            vec![EnvVar { name: name.into(), value: value.into(), value_from: None }]
+        };
         check(&|r| r.env = var("", "x"), "run.env");
         check(&|r| r.env = var("A=B", "x"), "run.env");
         check(&|r| r.env = var("A", "\0"), "run.env");

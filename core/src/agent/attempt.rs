@@ -35,6 +35,15 @@ pub(super) enum CancelState {
     Requested,
 }
 
+/// The values of Secrets that an Attempt needs to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// All that it needs, or it needs none.
+    Here,
+    /// They were in the memory of an earlier process of the agent: the Attempt waits for another `Start`.
+    Missing,
+}
+
 /// A process tree that is being killed because its supervisor died.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ending {
@@ -59,6 +68,7 @@ pub(super) struct Attempt {
     pub(super) start_by: Monotonic,
     /// The rule of the node's policy that allowed it.
     pub(super) rule: Option<Name>,
+    pub(super) secrets: Secrets,
     pub(super) phase: Phase,
     pub(super) cancel: CancelState,
     /// When this agent process handed it to a supervisor.
@@ -77,6 +87,7 @@ impl Attempt {
             spec_hash,
             start_by,
             rule: None,
+            secrets: Secrets::Here,
             phase: Phase::Recording,
             cancel: CancelState::Unwanted,
             launched: None,
@@ -92,6 +103,7 @@ impl Attempt {
             phase: Phase::Accepted,
             acked: seen.acked,
             rule: seen.rule.clone(),
+            secrets: if seen.needs_secrets { Secrets::Missing } else { Secrets::Here },
             ..Self::new(seen.attempt.clone(), seen.spec_hash.clone(), seen.start_by)
         }
     }

@@ -8,9 +8,9 @@ use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start};
 use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, ToOperator};
 
 use super::admission::{Candidate, admit};
-use super::attempt::{Attempt, Phase};
+use super::attempt::{Attempt, Phase, Secrets};
 use super::effect::{Admitted, Effect, Ignored};
-use super::event::{Facts, Tombstone};
+use super::event::{Facts, SecretsSent, Tombstone};
 use super::step::Agent;
 use super::transition::{abandon_as, cancel_attempt, compact, ignore, report_state};
 use crate::time::Now;
@@ -19,6 +19,7 @@ impl Agent {
     pub(super) fn start(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
         // Reporting what is known is harmless, whichever leader asks.
         if self.answer_known(&start.attempt, &start.spec_hash, facts.tombstone.as_ref(), now, out) {
+            self.take_missing_secrets(&start, facts, out);
             return self.confirm(start, facts, now, out);
         }
         if let Some(refused) = self.refused.get(&start.attempt).filter(|refused| applies_to(refused, &start))
@@ -35,6 +36,7 @@ impl Agent {
             owned: self.attempts.len(),
             free: facts.free,
             policy: &facts.policy,
+            secrets: &facts.secrets,
             living_by: &|rule| self.living_by(rule),
         };
         let permit = match admit(&candidate) {
@@ -50,7 +52,26 @@ impl Agent {
         let attempt =
             Attempt { rule, ..Attempt::new(start.attempt.clone(), start.spec_hash.clone(), start_by) };
         self.attempts.insert(start.attempt.directory_name(), attempt);
-        out.push(Effect::Record(Box::new(Admitted { start: *start, permit })));
+        out.push(Effect::Record(Box::new(Admitted { start: recorded(*start), permit })));
+    }
+
+    /// Takes the values of the Secrets of what an earlier process of the agent has accepted in this boot. Whether it has started
+    /// meanwhile, the inspection that follows shows.
+    fn take_missing_secrets(&mut self, start: &Start, facts: &Facts, out: &mut Vec<Effect>) {
+        let is_current = start.epoch >= self.highest_epoch && !self.stopping;
+        let Some(attempt) = self.attempt_mut(&start.attempt).filter(|attempt| {
+            attempt.secrets == Secrets::Missing
+                && matches!(attempt.phase, Phase::Accepted)
+                && attempt.spec_hash == start.spec_hash
+        }) else {
+            return;
+        };
+        if is_current && facts.secrets == SecretsSent::Values {
+            attempt.secrets = Secrets::Here;
+            self.raise_epoch(start.epoch, out);
+            out.push(Effect::KeepSecrets(start.attempt.clone()));
+            out.push(Effect::Inspect(start.attempt.clone()));
+        }
     }
 
     /// Starts what was accepted before a reboot, if it may still start and the policy allows it again.
@@ -58,10 +79,14 @@ impl Agent {
         let known = self.attempts.get(&start.attempt.directory_name());
         let Some(attempt) = known.filter(|attempt| self.may_confirm(attempt, &start)) else { return };
         match facts.policy.permit() {
+            Ok(_) if start.request.needs_secrets() && facts.secrets != SecretsSent::Values => {}
             Ok(permit) => {
                 let permit = permit.cloned();
+                if let Some(attempt) = self.attempt_mut(&start.attempt) {
+                    attempt.secrets = Secrets::Here;
+                }
                 self.raise_epoch(start.epoch, out);
-                out.push(Effect::Confirm(Box::new(Admitted { start: *start, permit })));
+                out.push(Effect::Confirm(Box::new(Admitted { start: recorded(*start), permit })));
             }
             Err(refusal) => abandon_as(attempt, Outcome::Refused { refusal }, now, out),
         }
@@ -171,6 +196,11 @@ impl Agent {
         }
         compact(attempt, out);
     }
+}
+
+/// What the Journal may have of a `Start`: references to Secrets, and no values, not even sealed ones.
+fn recorded(start: Start) -> Start {
+    Start { secrets: None, ..start }
 }
 
 /// Whether a Refusal also applies to this `Start`.

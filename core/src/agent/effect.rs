@@ -18,6 +18,9 @@ pub enum Effect {
     Record(Box<Admitted>),
     /// Replace the clocks of a request that was accepted before a reboot. Answered as `Record`.
     Confirm(Box<Admitted>),
+    /// Keep the values of Secrets that came with this `Start` until the command has started: an earlier process of the agent had
+    /// accepted the Attempt. [`Effect::Record`] and [`Effect::Confirm`] keep them too.
+    KeepSecrets(AttemptId),
     /// Hand the Attempt to a supervisor. Answered by `LaunchFailed`, `LaunchRefused`, or in time by `Observed`.
     Launch(AttemptId),
     /// Ask the supervisor to end the command.
@@ -71,6 +74,7 @@ impl Effect {
             Self::SetEpoch(_) => None,
             Self::Record(admitted) | Self::Confirm(admitted) => Some(&admitted.start.attempt),
             Self::Launch(attempt)
+            | Self::KeepSecrets(attempt)
             | Self::RequestCancel(attempt)
             | Self::EndTree(attempt)
             | Self::Inspect(attempt)

@@ -117,6 +117,20 @@ pub struct Facts {
     pub free: u64,
     /// What the node's policy decides about it, if it is a `Start`.
     pub policy: PolicyVerdict,
+    /// The values of Secrets that came with it, if it is a `Start`.
+    pub secrets: SecretsSent,
+}
+
+/// The values of Secrets that came with a `Start`. The values themselves are with the caller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SecretsSent {
+    /// None.
+    #[default]
+    None,
+    /// All that the request needs.
+    Values,
+    /// They cannot be used: why.
+    Unusable(String),
 }
 
 /// What remains of an Attempt after *Forget*.
@@ -142,6 +156,8 @@ pub struct AttemptSnapshot {
     pub start_by: Monotonic,
     /// The rule of the node's policy that allowed it, if there was one.
     pub rule: Option<Name>,
+    /// Whether its command needs the values of Secrets, which no disk has.
+    pub needs_secrets: bool,
     /// The input of [`super::recovery`].
     pub evidence: Evidence,
     /// The command that was started, if recorded.

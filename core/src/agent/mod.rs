@@ -21,6 +21,7 @@
 //!   did not start it;
 //! * a result is kept until *Forget*, acknowledged or not;
 //! * nothing is recorded, confirmed or launched that the node's policy did not allow ([`PolicyVerdict`], whose default refuses);
+//! * nothing is launched without the values of the Secrets that it needs, which no Journal has;
 //! * every `Start` is answered, either by a Refusal or eventually by one Outcome that never changes.
 
 mod admission;
@@ -36,7 +37,7 @@ mod transition;
 
 pub use admission::{EMERGENCY_FREE, Rules, SMALL_OUTPUT};
 pub use effect::{Admitted, Effect, Ignored};
-pub use event::{AttemptSnapshot, Event, Facts, Tombstone};
+pub use event::{AttemptSnapshot, Event, Facts, SecretsSent, Tombstone};
 pub use permit::{FileIdentity, Permit, PolicyVerdict};
 pub use step::{Agent, RESEND_AFTER_MS};
 pub use transition::RELAUNCH_AFTER_MS;

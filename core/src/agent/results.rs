@@ -12,7 +12,8 @@ use super::event::AttemptSnapshot;
 use super::recovery::{RecoveryAction, recover};
 use super::step::Agent;
 use super::transition::{
-    abandon_as, conclude_as, note_running, report_state, request_cancel, start_or_expire, without_record,
+    abandon_as, conclude_as, note_running, report_state, request_cancel, start_or_expire, waited_for,
+    without_record,
 };
 use crate::time::Now;
 
@@ -81,7 +82,7 @@ impl Agent {
                 if attempt.cancel != CancelState::Unwanted {
                     abandon_as(attempt, Outcome::Cancelled, now, out);
                 } else if now.monotonic >= attempt.start_by {
-                    abandon_as(attempt, Outcome::StartTimedOut { why: None }, now, out);
+                    abandon_as(attempt, Outcome::StartTimedOut { why: waited_for(attempt) }, now, out);
                 }
             }
             RecoveryAction::NotStarted => {

@@ -179,8 +179,8 @@ impl Agent {
             }
             reports.push(report);
         }
-        let whole = parts.into_iter().map(|attempts| Inventory { attempts, more: true });
-        for part in whole.chain([Inventory { attempts: reports, more: false }]) {
+        let whole = parts.into_iter().map(|attempts| Inventory { attempts, more: true, sealing_key: None });
+        for part in whole.chain([Inventory { attempts: reports, more: false, sealing_key: None }]) {
             out.push(Effect::Send(ToOperator::Inventory(part)));
         }
     }

@@ -2,9 +2,10 @@
 
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::text::Message;
 use sentinel_protocol::to_operator::{Ended, ToOperator};
 
-use super::attempt::{Attempt, CancelState, Phase};
+use super::attempt::{Attempt, CancelState, Phase, Secrets};
 use super::effect::{Effect, Ignored};
 use super::event::{AttemptSnapshot, Tombstone};
 use crate::time::Now;
@@ -19,11 +20,17 @@ pub(super) fn start_or_expire(attempt: &mut Attempt, stopping: bool, now: Now, o
     if attempt.cancel != CancelState::Unwanted {
         abandon_as(attempt, Outcome::Cancelled, now, out);
     } else if now.monotonic >= attempt.start_by {
-        abandon_as(attempt, Outcome::StartTimedOut { why: None }, now, out);
-    } else if !on_its_way && !stopping {
+        abandon_as(attempt, Outcome::StartTimedOut { why: waited_for(attempt) }, now, out);
+    } else if !on_its_way && !stopping && attempt.secrets == Secrets::Here {
         attempt.launched = Some(now.monotonic);
         out.push(Effect::Launch(attempt.id.clone()));
     }
+}
+
+/// What an Attempt that was not started waited for, where that is known.
+pub(super) fn waited_for(attempt: &Attempt) -> Option<Message> {
+    let lost = "the values of its secrets were lost when the agent restarted, and the operator did not send them again";
+    (attempt.secrets == Secrets::Missing).then(|| lost.into())
 }
 
 pub(super) fn cancel_attempt(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {

@@ -1,6 +1,6 @@
 //! Single behaviours: what the brain answers to one event, or to a few.
 
-use sentinel_core::agent::{Admitted, Agent, Effect, Event, Facts, PolicyVerdict, Rules};
+use sentinel_core::agent::{Admitted, Agent, Effect, Event, Facts, PolicyVerdict, Rules, SecretsSent};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::Epoch;
 use sentinel_protocol::outcome::{LostReason, Outcome};
@@ -20,16 +20,18 @@ fn at(seconds: u64) -> Now {
 }
 
 fn received(message: ToAgent) -> Event {
-    Event::Received {
-        message,
-        facts: Facts { tombstone: None, free: u64::MAX, policy: PolicyVerdict::NoPolicy },
-    }
+    received_with(message, SecretsSent::Values)
+}
+
+fn received_with(message: ToAgent, secrets: SecretsSent) -> Event {
+    let facts = Facts { free: u64::MAX, policy: PolicyVerdict::NoPolicy, secrets, ..Facts::default() };
+    Event::Received { message, facts }
 }
 
 /// A `Start` that the node's policy refuses.
 fn refused_start(n: usize, epoch: u64) -> Event {
     let policy = PolicyVerdict::Refused { rule: "no-root".into(), why: "root".into() };
-    let facts = Facts { tombstone: None, free: u64::MAX, policy };
+    let facts = Facts { free: u64::MAX, policy, ..Facts::default() };
     Event::Received { message: ToAgent::Start(Box::new(start(n, 0, epoch))), facts }
 }
 
@@ -85,6 +87,41 @@ fn request_is_durable_before_launch_and_launched_before_report() {
     assert!(
         matches!(&then[1..], [Effect::Send(ToOperator::Report(r))] if r.state == ReportedState::Accepted)
     );
+}
+
+#[test]
+fn after_a_restart_an_attempt_waits_for_the_values_of_its_secrets() {
+    let seen = {
+        let mut world = World { received: Some(id(1)), ..World::default() };
+        let permit = world.policy().permit().unwrap().cloned();
+        let start = Start { secrets: None, ..start(1, 0, 0) };
+        world.perform(Effect::Record(Box::new(Admitted { start, permit })));
+        world.seen(&id(1)).unwrap()
+    };
+    let restarted = || {
+        let mut agent = Agent::new(rules(), Epoch::ZERO);
+        let effects = agent.step(Event::Replayed { seen: vec![seen.clone()], unreadable: vec![] }, at(0));
+        assert_eq!(effects, [], "nothing is launched without its secrets");
+        agent.step(Event::Connected { epoch: Epoch::from(1) }, at(0));
+        agent
+    };
+    let message = || ToAgent::Start(Box::new(start(1, 0, 1)));
+    let mut agent = restarted();
+    let accepted = |effect: &Effect| matches!(effect, Effect::Send(ToOperator::Report(_)));
+    let effects = agent.step(received_with(message(), SecretsSent::None), at(1));
+    assert!(matches!(&effects[..], [report] if accepted(report)), "{effects:?}");
+    let effects = agent.step(received_with(message(), SecretsSent::Values), at(1));
+    assert!(accepted(&effects[0]));
+    assert_eq!(effects[1..], [Effect::KeepSecrets(id(1)), Effect::Inspect(id(1))]);
+    assert_eq!(agent.step(Event::Observed(seen.clone()), at(1)), [Effect::Launch(id(1))]);
+    // A third one changes nothing.
+    let effects = agent.step(received_with(message(), SecretsSent::Values), at(1));
+    assert!(matches!(&effects[..], [report] if accepted(report)), "{effects:?}");
+    // Its start clock does not wait.
+    let effects = restarted().step(Event::Observed(seen.clone()), at(START_MS / 1000));
+    let [Effect::Abandon { ended, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let Outcome::StartTimedOut { why: Some(why) } = &ended.outcome else { panic!("{:?}", ended.outcome) };
+    assert!(why.contains("the operator did not send them again"), "{why}");
 }
 
 #[test]
@@ -301,8 +338,8 @@ fn large_inventory_is_sent_in_parts() {
     let seen = |n: usize| {
         let mut world = World::default();
         let permit = world.policy().permit().unwrap().cloned();
-        world.perform(Effect::Record(Box::new(Admitted { start: start(n, 0, 0), permit })));
-        world.seen(&id(n)).unwrap()
+        world.perform(Effect::Record(Box::new(Admitted { start: start(2 * n, 0, 0), permit })));
+        world.seen(&id(2 * n)).unwrap()
     };
     let mut agent = Agent::new(rules(), Epoch::ZERO);
     agent.step(Event::Replayed { seen: (0..1001).map(seen).collect(), unreadable: vec![] }, at(0));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sentinel_core::agent::{Agent, Event, Facts};
+use sentinel_core::agent::{Agent, Event, Facts, SecretsSent};
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, ToAgent};
 
@@ -48,18 +48,25 @@ impl Machine {
         self.agent = Agent::new(rules(), Epoch::new(self.world.epoch).unwrap());
         // What is launched now must rest on what is seen now.
         self.world.proofs.clear();
+        self.world.memory.clear();
         let ids: Vec<AttemptId> = self.world.dirs.keys().cloned().collect();
         let seen = ids.iter().filter_map(|id| self.world.seen(id)).collect();
         self.handle(Event::Replayed { seen, unreadable: vec![] });
     }
 
     pub(crate) fn receive(&mut self, message: ToAgent, about: usize) {
+        self.receive_with(message, about, SecretsSent::None);
+    }
+
+    fn receive_with(&mut self, message: ToAgent, about: usize, secrets: SecretsSent) {
         if self.connected {
             let tombstone = self.world.tombs.get(&id(about)).cloned();
+            self.world.received = (secrets == SecretsSent::Values).then(|| id(about));
             self.handle(Event::Received {
                 message,
-                facts: Facts { tombstone, free: u64::MAX, policy: self.world.policy() },
+                facts: Facts { tombstone, free: u64::MAX, policy: self.world.policy(), secrets },
             });
+            self.world.received = None;
         }
     }
 
@@ -75,15 +82,17 @@ impl Machine {
     }
 
     pub(crate) fn start(&mut self, n: usize) {
-        self.receive(ToAgent::Start(Box::new(start(n, 0, self.world.epoch))), n);
+        let message = ToAgent::Start(Box::new(start(n, 0, self.world.epoch)));
+        self.receive_with(message, n, SecretsSent::Values);
     }
 
     pub(crate) fn apply(&mut self, op: &Op) {
         let epoch = |stale: bool| self.world.epoch.saturating_sub(u64::from(stale));
         match *op {
-            Op::Start { n, spec, stale, lead } => {
+            Op::Start { n, spec, stale, lead, bare } => {
                 let start = start(n, spec, epoch(stale) + u64::from(lead));
-                self.receive(ToAgent::Start(Box::new(start)), n);
+                let secrets = if bare { SecretsSent::None } else { SecretsSent::Values };
+                self.receive_with(ToAgent::Start(Box::new(start)), n, secrets);
             }
             Op::Cancel { n, stale } => {
                 let cancel =

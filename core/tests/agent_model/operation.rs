@@ -7,7 +7,7 @@ use crate::world::IDS;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Start { n: usize, spec: u8, stale: bool, lead: bool },
+    Start { n: usize, spec: u8, stale: bool, lead: bool, bare: bool },
     Cancel { n: usize, stale: bool },
     Ack { n: usize, stage: Stage },
     Forget { n: usize },
@@ -27,8 +27,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
     let rarely = || prop::bool::weighted(0.1);
     let stage = prop_oneof![Just(Stage::Accepted), Just(Stage::Running), Just(Stage::Ended)];
     prop_oneof![
-        8 => (n.clone(), rarely(), rarely(), rarely())
-            .prop_map(|(n, spec, stale, lead)| Op::Start { n, spec: u8::from(spec), stale, lead }),
+        8 => (n.clone(), rarely(), rarely(), rarely(), rarely())
+            .prop_map(|(n, spec, stale, lead, bare)| Op::Start { n, spec: u8::from(spec), stale, lead, bare }),
         2 => (n.clone(), rarely()).prop_map(|(n, stale)| Op::Cancel { n, stale }),
         3 => (n.clone(), stage).prop_map(|(n, stage)| Op::Ack { n, stage }),
         1 => n.clone().prop_map(|n| Op::Forget { n }),

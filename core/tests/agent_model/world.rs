@@ -13,6 +13,7 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
     Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
 };
+use sentinel_protocol::secret::{Sealed, SecretKeyRef};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running, ToOperator};
@@ -47,9 +48,15 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
             group: None,
             umask: 0o022,
             stdin: String::new(),
+            // Every second one needs the value of a Secret.
+            stdin_from: (n % 2 == 1).then(|| SecretKeyRef {
+                name: "db".into(),
+                key: "password".into(),
+                optional: false,
+            }),
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0, merge: false },
+            output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0, merge: false, mask: true },
             limits: ResourceLimits::default(),
             leftovers: Leftovers::End,
             sandbox: None,
@@ -67,6 +74,7 @@ pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
         trace: None,
         requested_by: None,
         signed: None,
+        secrets: (n % 2 == 1).then(|| Sealed("box".into())),
     }
 }
 
@@ -87,6 +95,10 @@ pub(crate) struct World {
     pub(crate) executions: BTreeMap<AttemptId, u32>,
     /// Attempts just proven not to have started.
     pub(crate) proofs: BTreeSet<AttemptId>,
+    /// The `Start` that is being handled has the values of its Secrets.
+    pub(crate) received: Option<AttemptId>,
+    /// Attempts whose values this process of the agent keeps.
+    pub(crate) memory: BTreeSet<AttemptId>,
     pub(crate) reported: BTreeMap<AttemptId, Ended>,
     pub(crate) forgotten: BTreeSet<AttemptId>,
     pub(crate) refused_now: BTreeSet<AttemptId>,
@@ -137,8 +149,17 @@ impl World {
         }
     }
 
+    fn keep_secrets(&mut self, attempt: &AttemptId) {
+        assert_eq!(self.received.as_ref(), Some(attempt), "there are no values to keep");
+        self.memory.insert(attempt.clone());
+    }
+
     fn record(&mut self, start: &Start) -> Event {
         let attempt = start.attempt.clone();
+        assert_eq!(start.secrets, None, "values were recorded");
+        if start.request.needs_secrets() {
+            self.keep_secrets(&attempt);
+        }
         assert!(!self.tombs.contains_key(&attempt), "{attempt} was recorded over its tombstone");
         assert_eq!(
             start.epoch.get(),
@@ -170,7 +191,13 @@ impl World {
                 let refusal = Refusal::Policy { rule: "closed".into(), why: None };
                 return Some(Event::LaunchRefused { attempt, refusal });
             }
+            Effect::KeepSecrets(attempt) => self.keep_secrets(&attempt),
             Effect::Launch(attempt) => {
+                let needs = self.dirs.get(&attempt).is_some_and(|dir| dir.needs_secrets);
+                assert!(
+                    !needs || self.memory.contains(&attempt),
+                    "{attempt} was launched without the values of its secrets"
+                );
                 assert!(
                     self.proofs.remove(&attempt),
                     "{attempt} was launched without proof that it had not started"

@@ -32,6 +32,7 @@ pub(crate) enum Supervisor {
 #[derive(Debug, Clone)]
 pub(crate) struct AttemptDir {
     pub(crate) spec_hash: SpecHash,
+    pub(crate) needs_secrets: bool,
     start_by: Monotonic,
     pub(crate) boot: u32,
     pub(crate) state: LastState,
@@ -52,6 +53,7 @@ impl AttemptDir {
     pub(crate) fn of(start: &Start, now: u64, boot: u32) -> Self {
         Self {
             spec_hash: start.spec_hash.clone(),
+            needs_secrets: start.request.needs_secrets(),
             start_by: Monotonic(now + start.deadlines.start_ms),
             boot,
             state: LastState::Accepted,
@@ -100,6 +102,7 @@ impl AttemptDir {
             spec_hash: self.spec_hash.clone(),
             start_by: if is_of_boot { self.start_by } else { Monotonic(START_MS) },
             rule: None,
+            needs_secrets: self.needs_secrets,
             evidence: Evidence {
                 state: self.state,
                 exit: if self.exit.is_some() { ExitRecord::Present } else { ExitRecord::Missing },

@@ -154,9 +154,13 @@ impl AgentLoop {
                 self.performer.set_outbox(None);
                 self.step_and_perform(Event::Disconnected);
             }
-            Input::Message(message) => {
-                let facts = self.facts(&message);
+            Input::Message { message, secrets } => {
+                let mut facts = self.facts(&message);
+                if let ToAgent::Start(start) = &message {
+                    facts.secrets = self.performer.secrets.receive(start, secrets);
+                }
                 self.step_and_perform(Event::Received { message, facts });
+                self.performer.secrets.drop_received();
             }
             Input::Event(event) => {
                 if let Event::Compacted { attempt } = &*event {
@@ -313,7 +317,7 @@ impl AgentLoop {
         let kept = journal.tombstone(attempt);
         let tombstone = kept.map(|kept| tombstone_from_journal(kept, spec_hash));
         // Where the free space is unknown, the write shows whether there is enough.
-        Facts { tombstone, free: journal.free_bytes().unwrap_or(u64::MAX), policy }
+        Facts { tombstone, free: journal.free_bytes().unwrap_or(u64::MAX), policy, ..Facts::default() }
     }
 }
 

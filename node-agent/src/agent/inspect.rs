@@ -110,6 +110,7 @@ fn snapshot(accepted: &Accepted, evidence: Evidence) -> AttemptSnapshot {
         spec_hash: accepted.start.spec_hash.clone(),
         start_by: Monotonic(start_by),
         rule: accepted.permit.as_ref().map(|permit| permit.rule.clone()),
+        needs_secrets: accepted.start.request.needs_secrets(),
         evidence,
         running: None,
         ended: None,

@@ -19,6 +19,7 @@ mod checkpointer;
 mod compactor;
 mod conversion;
 mod deliveries;
+mod held_secrets;
 mod inspect;
 mod outgoing;
 mod performer;

@@ -16,6 +16,7 @@ use super::checkpointer::Checkpointer;
 use super::compactor::Compactor;
 use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
 use super::deliveries::Deliveries;
+use super::held_secrets::HeldSecrets;
 use super::inspect::{inspect, last_log_line};
 use super::outgoing::Outgoing;
 use super::permission::Permission;
@@ -53,6 +54,7 @@ pub(crate) struct Performer {
     pub(super) permission: Permission,
     checkpointer: Checkpointer,
     trail: Trail,
+    pub(super) secrets: HeldSecrets,
 }
 
 /// What decides whether a command may start, and what records all that happens to commands.
@@ -92,6 +94,7 @@ impl Performer {
             checkpointer: Checkpointer::default(),
             permission: Permission::new(policy),
             trail,
+            secrets: HeldSecrets::default(),
         })
     }
 
@@ -145,8 +148,16 @@ impl Performer {
                 let set = self.journal.set_highest_epoch(epoch);
                 set.err().map(|error| journal_failed(&error))
             }
-            Effect::Record(admitted) => Some(self.record(*admitted, Self::create)),
+            Effect::Record(admitted) => {
+                self.secrets.keep(&admitted.start.attempt);
+                Some(self.record(*admitted, Self::create))
+            }
+            Effect::KeepSecrets(attempt) => {
+                self.secrets.keep(&attempt);
+                None
+            }
             Effect::Confirm(admitted) => {
+                self.secrets.keep(&admitted.start.attempt);
                 // Its Spool is about to be replaced; `record` publishes the new one.
                 self.notices.forget(&admitted.start.attempt);
                 Some(self.record(*admitted, |performer, accepted| performer.journal.replace(&accepted)))
@@ -213,6 +224,7 @@ impl Performer {
         let accepted = match Accepted::now(start) {
             Ok(accepted) => Accepted { permit, ..accepted },
             Err(error) => {
+                self.secrets.forget(&attempt);
                 let message = format!("failed to read the boot id: {}", describe(&error));
                 let why = Refusal::JournalUnsafe { message: message.into() };
                 return Event::NotRecorded { attempt, why };
@@ -226,7 +238,10 @@ impl Performer {
                 KillPoint::AgentRecorded.pass(self.journal.root());
                 Event::Recorded { attempt }
             }
-            Err(error) => self.not_recorded(attempt, &error),
+            Err(error) => {
+                self.secrets.forget(&attempt);
+                self.not_recorded(attempt, &error)
+            }
         }
     }
 
@@ -297,7 +312,7 @@ impl Performer {
                 _ => StartRecord::BySupervisor,
             }
         };
-        let launched = self.launcher.launch_with(&dir, record);
+        let launched = self.launcher.launch_with(&dir, self.secrets.of(&attempt), record);
         KillPoint::AgentLaunched.pass(self.journal.root());
         match launched {
             Ok(unconfirmed) => match self.journal.sync() {
@@ -359,6 +374,7 @@ impl Performer {
     fn concluded(&mut self, attempt: AttemptId, done: Result<Option<Ended>, JournalError>) -> Option<Event> {
         match done {
             Ok(Some(ended)) => {
+                self.secrets.forget(&attempt);
                 let dir = self.journal.attempt(&attempt);
                 self.note_durable(&dir, &attempt);
                 self.checkpointer.note_ended(dir);
@@ -384,6 +400,7 @@ impl Performer {
         match inspect(&dir, &self.scope) {
             Ok(Some(seen)) => {
                 if seen.running.is_some() || seen.ended.is_some() {
+                    self.secrets.forget(attempt);
                     self.note_durable(&dir, attempt);
                 }
                 if let Some(ended) = &seen.ended {

@@ -11,6 +11,7 @@ use sentinel_core::agent::Event;
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::ToOperator;
+use sentinel_secrets::values::SecretValues;
 use tokio::sync::mpsc;
 
 /// Inputs that may be queued.
@@ -23,8 +24,8 @@ pub(crate) enum Input {
     Connected { epoch: Epoch, outbox: mpsc::Sender<ToOperator> },
     /// The Session has ended.
     Disconnected,
-    /// The operator sent a message.
-    Message(ToAgent),
+    /// The operator sent a message. The values of Secrets that came sealed in a `Start` are beside it, or why they cannot be used.
+    Message { message: ToAgent, secrets: Option<Result<SecretValues, String>> },
     /// The result of an effect that ran in a thread of its own.
     Event(Box<Event>),
     /// History holds all output of an Attempt, up to this position.

@@ -12,9 +12,12 @@ use sentinel_protocol::ids::SessionId;
 use sentinel_protocol::limits::MAX_CONTROL_FRAME;
 use sentinel_protocol::refusal::SessionRefusal;
 use sentinel_protocol::request::Environment;
+use sentinel_protocol::secret::SealingKey;
 use sentinel_protocol::to_agent::{ToAgent, Welcome};
 use sentinel_protocol::to_operator::{Heartbeat, Hello, ToOperator};
 use sentinel_protocol::version;
+use sentinel_secrets::sealed::SessionKeys;
+use sentinel_secrets::values::SecretValues;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -133,7 +136,8 @@ pub(super) async fn run_session(
     if link.mailbox.send(Input::Connected { epoch: welcome.epoch, outbox }).await.is_err() {
         return SessionError::AgentGone;
     }
-    let mut session = Session::new(link, socket, &welcome, outgoing);
+    let keys = SessionKeys::generate();
+    let mut session = Session::new(link, socket, &welcome, outgoing, keys);
     link.session.send_replace(Some(SessionInfo {
         id: welcome.session,
         at: at.map(str::to_owned),
@@ -219,6 +223,11 @@ struct Session<'a> {
     permit: Option<InputPermit<'a>>,
     dead_after: Duration,
     last_received: Instant,
+    id: SessionId,
+    /// For the values of Secrets. In the memory of this Session only.
+    keys: SessionKeys,
+    /// The public one, until it is sent with the Inventory.
+    unsent_key: Option<SealingKey>,
 }
 
 impl<'a> Session<'a> {
@@ -227,6 +236,7 @@ impl<'a> Session<'a> {
         mut socket: TimedSocket,
         welcome: &Welcome,
         outgoing: mpsc::Receiver<ToOperator>,
+        keys: SessionKeys,
     ) -> Self {
         let (least, most) = DEAD_AFTER_BOUNDS;
         let dead_after = Duration::from_millis(welcome.dead_after_ms.clamp(least, most));
@@ -244,6 +254,9 @@ impl<'a> Session<'a> {
             permit: None,
             dead_after,
             last_received: Instant::now(),
+            id: welcome.session.clone(),
+            unsent_key: Some(keys.public()),
+            keys,
         }
     }
 
@@ -292,8 +305,15 @@ impl<'a> Session<'a> {
             SessionEvent::Outgoing(message) => {
                 let inventory_sent = matches!(&message, ToOperator::Inventory(part) if !part.more);
                 let mut first = Some(message);
-                let outgoing = &mut self.outgoing;
-                self.socket.send_texts(|| first.take().or_else(|| outgoing.try_recv().ok())).await?;
+                let Self { socket, outgoing, unsent_key, .. } = self;
+                let mut next = || {
+                    let mut message = first.take().or_else(|| outgoing.try_recv().ok())?;
+                    if let ToOperator::Inventory(part) = &mut message {
+                        part.sealing_key = unsent_key.take();
+                    }
+                    Some(message)
+                };
+                socket.send_texts(&mut next).await?;
                 // The node shows up as soon as the operator knows what it owns.
                 if inventory_sent && !self.heartbeat_sent {
                     self.send_heartbeat().await?;
@@ -302,14 +322,25 @@ impl<'a> Session<'a> {
             SessionEvent::Received(received) => {
                 self.last_received = Instant::now();
                 if let Some(text) = received?
-                    && let Some(message) = message(&text)?
+                    && let Some(mut message) = message(&text)?
                     && let Some(permit) = self.permit.take()
                 {
-                    permit.send(Input::Message(message));
+                    let secrets = self.open_secrets(&mut message);
+                    permit.send(Input::Message { message, secrets });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes the box out of a `Start` and opens it: nothing beyond this Session has it.
+    fn open_secrets(&self, message: &mut ToAgent) -> Option<Result<SecretValues, String>> {
+        let ToAgent::Start(start) = message else { return None };
+        let sealed = start.secrets.take()?;
+        Some(self.keys.open(&self.id, start, &sealed).map_err(|error| {
+            tracing::warn!(attempt = %start.attempt, %error, "unable to open the sealed values of secrets");
+            error.to_string()
+        }))
     }
 
     async fn send_heartbeat(&mut self) -> Result<(), SessionError> {

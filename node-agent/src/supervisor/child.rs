@@ -13,7 +13,11 @@ use nix::libc;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
+use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::{RunRequest, Sandbox};
+use sentinel_protocol::secret::MAX_SECRET_VALUES;
+use sentinel_secrets::values::SecretValues;
+use zeroize::Zeroizing;
 
 use super::clocks::Clocks;
 use super::exec_plan::{ExecPlan, execute};
@@ -24,13 +28,16 @@ use super::sandbox;
 use super::scheduling;
 use super::spawn::prepare;
 use super::standby::Standby;
-use super::start_error::{NotStarted, failed};
+use super::start_error::{NotStarted, StartError, failed};
 use crate::host::boot_clock_ms;
 use crate::journal::{Accepted, AttemptDir, AttemptLock};
 use crate::kill_point::KillPoint;
 
-/// Longest path that is read, bytes.
-const MAX_PATH: usize = 4096;
+/// Longest line that is read, bytes: a path and a length.
+const MAX_LINE: usize = 4200;
+
+/// Most bytes of the values of Secrets, with their names and lengths.
+const MAX_VALUES: usize = 2 * MAX_SECRET_VALUES;
 
 /// A typical request, never executed. Its path is absolute: a search would open directories that may be on a server that hangs.
 const REHEARSED: &[u8] = br#"{"start":{"attempt":"rehearsal/1/node/1","specHash":"0000000000000000000000000000000000000000000000000000000000000000","epoch":1,"task":{"namespace":"default","name":"rehearsal"},"request":{"program":{"command":["/bin/sh","-c",":"]},"env":[],"workingDir":"/","umask":18,"stdin":"","environment":"Container","successExitCodes":[0],"output":{"limit":1,"spool":1,"maxBlockMs":1}},"deadlines":{"startMs":1,"graceMs":1},"credit":0},"acceptedAt":0,"bootId":"","bootMs":0}"#;
@@ -39,6 +46,8 @@ const REHEARSED: &[u8] = br#"{"start":{"attempt":"rehearsal/1/node/1","specHash"
 pub(super) struct HandedOver {
     pub(super) attempt: AttemptDir,
     pub(super) sync: Sync,
+    /// The values of the Secrets that its command needs; `None` where it needs none.
+    pub(super) secrets: Option<SecretValues>,
 }
 
 /// Who makes the start durable.
@@ -61,16 +70,27 @@ pub(super) enum Answer {
     Ended,
 }
 
+/// An Attempt that was handed over before, to a child that has ended without becoming the command.
+#[derive(Clone, Copy)]
+pub(super) struct Resumed<'a> {
+    pub(super) attempt: &'a AttemptDir,
+    pub(super) secrets: Option<&'a SecretValues>,
+}
+
 /// Becomes the command of the Attempt that the agent hands over, or of one that was handed over before; never returns.
-pub(super) fn run(standby: &Standby, reporter: &Reporter, resumed: Option<&AttemptDir>) -> ! {
+pub(super) fn run(standby: &Standby, reporter: &Reporter, resumed: Option<Resumed<'_>>) -> ! {
     if resumed.is_none() {
         rehearse(standby);
     }
     become_independent();
-    let resumed = resumed.map(|attempt| HandedOver { attempt: attempt.clone(), sync: Sync::Here });
+    let resumed = resumed.map(|Resumed { attempt, secrets }| HandedOver {
+        attempt: attempt.clone(),
+        sync: Sync::Here,
+        secrets: secrets.cloned(),
+    });
     if let Some(handed_over) = resumed.or_else(|| receive(reporter)) {
         let is_prepared = standby.is_prepared_for(&handed_over.attempt);
-        if reporter.attempt(&handed_over.attempt, is_prepared)
+        if reporter.attempt(&handed_over.attempt, handed_over.secrets.as_ref(), is_prepared)
             && let Err(not_started) = start(standby, reporter, &handed_over, is_prepared)
         {
             reporter.not_started(&not_started);
@@ -91,7 +111,7 @@ fn exit() -> ! {
 fn rehearse(standby: &Standby) {
     if let (Ok(accepted), Ok(())) = (Accepted::from_json(REHEARSED), standby.check()) {
         let _ = Clocks::new(&accepted, "", boot_clock_ms()).too_late_to_start(boot_clock_ms());
-        let _ = prepare(&accepted.start, None, standby.host, &standby.hiding);
+        let _ = prepare(&accepted.start, None, None, standby.host, &standby.hiding);
         let _ = stdio(standby, &accepted);
     }
 }
@@ -126,7 +146,7 @@ fn likely_to_be_killed() {
 /// Waits for the agent; `None` when it, or the supervisor, has ended.
 fn receive(reporter: &Reporter) -> Option<HandedOver> {
     let agent = rustix::stdio::stdin();
-    let mut line = Vec::with_capacity(256);
+    let mut line = Zeroizing::new(Vec::with_capacity(256));
     loop {
         let mut fds = [PollFd::new(&agent, PollFlags::IN), PollFd::new(reporter, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -138,25 +158,45 @@ fn receive(reporter: &Reporter) -> Option<HandedOver> {
         let mut bytes = [0; 512];
         let read = rustix::io::read(agent, &mut bytes).ok().filter(|read| *read > 0)?;
         line.extend_from_slice(&bytes[..read]);
-        if let Some(handed_over) = parse(&line) {
-            return Some(handed_over);
-        }
-        if line.len() > MAX_PATH {
-            return None;
+        match parse(&line) {
+            Parsed::Whole(handed_over) => return Some(*handed_over),
+            Parsed::Incomplete => {}
+            Parsed::Malformed => return None,
         }
     }
 }
 
-/// What was handed over, once its line is complete.
-fn parse(bytes: &[u8]) -> Option<HandedOver> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let (kind, path) = bytes[..end].split_first()?;
+enum Parsed {
+    Whole(Box<HandedOver>),
+    Incomplete,
+    Malformed,
+}
+
+/// What was handed over, once it is complete.
+fn parse(bytes: &[u8]) -> Parsed {
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+        return if bytes.len() > MAX_LINE { Parsed::Malformed } else { Parsed::Incomplete };
+    };
+    let mut parts = bytes[..end].splitn(2, |byte| *byte == 0);
+    let Some((kind, path)) = parts.next().and_then(<[u8]>::split_first) else { return Parsed::Malformed };
+    let (secrets, rest) = match parts.next() {
+        None => (None, &bytes[end + 1..]),
+        Some(len) => {
+            let len = std::str::from_utf8(len).ok().and_then(|len| len.parse().ok());
+            let Some(len) = len.filter(|len| *len <= MAX_VALUES) else { return Parsed::Malformed };
+            let Some((values, rest)) = bytes[end + 1..].split_at_checked(len) else {
+                return Parsed::Incomplete;
+            };
+            let Ok(values) = SecretValues::decode(values) else { return Parsed::Malformed };
+            (Some(values), rest)
+        }
+    };
     let sync = match *kind {
-        LOGGED => Sync::AtAgent(bytes.get(end + 1).map(|byte| answer_of(*byte))),
+        LOGGED => Sync::AtAgent(rest.first().map(|byte| answer_of(*byte))),
         _ => Sync::Here,
     };
-    let path = OsString::from_vec(path.to_vec());
-    Some(HandedOver { attempt: AttemptDir::at(path), sync })
+    let attempt = AttemptDir::at(OsString::from_vec(path.to_vec()));
+    Parsed::Whole(Box::new(HandedOver { attempt, sync, secrets }))
 }
 
 fn answer_of(byte: u8) -> Answer {
@@ -188,6 +228,13 @@ fn start(
     let lock = AttemptLock::of_parent(attempt);
     // The parent reads it as well, and handles what is wrong with it.
     let Ok(Some(accepted)) = lock.accepted() else { exit() };
+    let request = &accepted.start.request;
+    if request.needs_secrets() {
+        let secrets = handed_over.secrets.as_ref();
+        let missing = || "the values of its secrets were not handed over".to_owned();
+        let checked = secrets.ok_or_else(missing).and_then(|secrets| secrets.check(request));
+        checked.map_err(|why| NotStarted::Failed(StartError::new(StartFailure::Other, why)))?;
+    }
     standby.check()?;
     let supervisor = standby.identity().map_err(failed("failed to read /proc"))?;
     let clocks = Clocks::new(&accepted, &supervisor.boot_id, boot_clock_ms());
@@ -213,7 +260,9 @@ fn start(
         }
     };
     KillPoint::SupervisorAnnounced.pass_with_parent(state_dir);
-    let mut prepared = prepare(&accepted.start, accepted.permit.as_ref(), standby.host, &standby.hiding)?;
+    let secrets = handed_over.secrets.as_ref();
+    let mut prepared =
+        prepare(&accepted.start, secrets, accepted.permit.as_ref(), standby.host, &standby.hiding)?;
     let limits = AppliedLimits::new(&accepted.start.request.limits, standby.cgroup.as_ref(), &standby.name)
         .map_err(|error| NotStarted::of_limit(&error))?;
     bound_processes(standby, &accepted.start.request, &mut prepared.plan);
@@ -253,10 +302,10 @@ fn bound_processes(standby: &Standby, request: &RunRequest, plan: &mut ExecPlan)
 
 /// The command's standard input, output and error.
 fn stdio(standby: &Standby, accepted: &Accepted) -> Result<[OwnedFd; 3], NotStarted> {
-    let RunRequest { stdin, output, .. } = &accepted.start.request;
+    let RunRequest { stdin, stdin_from, output, .. } = &accepted.start.request;
     let pipes = standby.pipes().map_err(failed("no pipe could be created"))?;
     let clone = |fd: &OwnedFd| fd.try_clone().map_err(failed("a descriptor could not be duplicated"));
-    let stdin = if stdin.is_empty() {
+    let stdin = if stdin.is_empty() && stdin_from.is_none() {
         File::open("/dev/null").map(OwnedFd::from).map_err(failed("/dev/null could not be opened"))?
     } else {
         clone(&pipes.stdin_end)?
@@ -272,8 +321,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_agent_hands_over_is_read_whole_or_not_at_all() {
+        let reference =
+            sentinel_protocol::secret::SecretKeyRef { name: "s".into(), key: "k".into(), optional: false };
+        let mut values = SecretValues::default();
+        values.insert(&reference, sentinel_secrets::values::SecretValue::new(b"a\n\0b".to_vec()));
+        let encoded = values.encode();
+        let mut line = format!("L/state/a\0{}\n", encoded.len()).into_bytes();
+        line.extend_from_slice(&encoded);
+        for end in 0..line.len() {
+            assert!(matches!(parse(&line[..end]), Parsed::Incomplete), "{end}");
+        }
+        let whole = |line: &[u8]| match parse(line) {
+            Parsed::Whole(handed_over) => *handed_over,
+            _ => panic!("not whole"),
+        };
+        let handed_over = whole(&line);
+        assert_eq!(handed_over.attempt.path(), std::path::Path::new("/state/a"));
+        assert_eq!((handed_over.sync, handed_over.secrets), (Sync::AtAgent(None), Some(values)));
+        line.push(CONFIRMED);
+        assert_eq!(whole(&line).sync, Sync::AtAgent(Some(Answer::Confirmed)));
+        let plain = whole(b"P/state/a\n");
+        assert!(plain.secrets.is_none() && plain.sync == Sync::Here);
+        for malformed in [&b"P/a\0x\n"[..], b"P/a\0999999999\n", b"P/a\x003\nabc", b"\n", &[b'x'; 5000]] {
+            assert!(matches!(parse(malformed), Parsed::Malformed));
+        }
+    }
+
+    #[test]
     fn the_rehearsed_request_is_valid() {
         let accepted = Accepted::from_json(REHEARSED).unwrap();
-        assert!(prepare(&accepted.start, None, HostNamespaces::OfInit, &Hiding::default()).is_ok());
+        assert!(prepare(&accepted.start, None, None, HostNamespaces::OfInit, &Hiding::default()).is_ok());
     }
 }

@@ -1,14 +1,19 @@
 //! The variables of a command.
 
 use sentinel_protocol::to_agent::Start;
+use sentinel_secrets::values::SecretValues;
 
 use super::identity::User;
 
 /// `PATH` of a command that sets none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The command's environment: a few variables for every command, then the request's.
-pub(super) fn environment(start: &Start, user: Option<&User>) -> Vec<(String, String)> {
+/// The command's environment: a few variables for every command, then the request's. A variable of a Secret without a value is not set.
+pub(super) fn environment(
+    start: &Start,
+    secrets: Option<&SecretValues>,
+    user: Option<&User>,
+) -> Vec<(String, String)> {
     let id = &start.attempt;
     let mut env: Vec<(String, String)> = Vec::new();
     let mut set = |name: &str, value: &str| {
@@ -35,14 +40,22 @@ pub(super) fn environment(start: &Start, user: Option<&User>) -> Vec<(String, St
         }
     }
     for variable in &start.request.env {
-        set(&variable.name, &variable.value);
+        match &variable.value_from {
+            None => set(&variable.name, &variable.value),
+            Some(reference) => {
+                let value = secrets.and_then(|secrets| secrets.get(reference));
+                if let Some(value) = value.and_then(|value| std::str::from_utf8(value.expose()).ok()) {
+                    set(&variable.name, value);
+                }
+            }
+        }
     }
     env
 }
 
 /// Where a program is searched for by its name alone.
 pub(super) fn search_path(start: &Start, user: Option<&User>) -> String {
-    path_in(&environment(start, user)).to_owned()
+    path_in(&environment(start, None, user)).to_owned()
 }
 
 pub(super) fn path_in(env: &[(String, String)]) -> &str {

@@ -10,7 +10,8 @@ pub(super) const ARGUMENT: &str = "__supervise";
 /// The second argument for [`HostNamespaces::Own`]. Supervisors of an earlier release know it by this name.
 const OWN_NAMESPACES: &str = "host-is-here";
 
-/// What the agent writes to a supervisor: one of the first two, the path of the Attempt's directory, and a newline.
+/// What the agent writes to a supervisor: one of the first two, the path of the Attempt's directory, and a newline. Where the command
+/// needs the values of Secrets, a zero byte and their length follow the path, and the values follow the newline.
 ///
 /// The start is in the write-ahead log, and [`CONFIRMED`] follows once it is durable.
 pub(super) const LOGGED: u8 = b'L';

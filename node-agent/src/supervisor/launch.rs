@@ -3,12 +3,18 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, WaitOptions, waitpid};
+
+use sentinel_secrets::values::SecretValues;
+use zeroize::Zeroizing;
 
 use super::cgroup;
 use super::fork_server::{ForkError, ForkServer};
@@ -28,6 +34,12 @@ const PREFORK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Supervisors that wait for an Attempt.
 const STANDBYS: usize = 2;
+
+/// What a pipe takes without being read, bytes; more is made room for.
+const PIPE_TAKES: usize = 32 << 10;
+
+/// How long a supervisor may take to read the values of Secrets that its pipe has no room for. The agent's loop waits with it.
+const READS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whether supervisors are started in advance, so that a start does not wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,10 +235,11 @@ impl Launcher {
     /// # Errors
     /// When no supervisor could be started.
     pub fn launch(&mut self, attempt: &AttemptDir) -> Result<(), LaunchError> {
-        self.launch_with(attempt, |_| StartRecord::BySupervisor).map(drop)
+        self.launch_with(attempt, None, |_| StartRecord::BySupervisor).map(drop)
     }
 
-    /// Hands an accepted Attempt to a supervisor; `record` may write its start to the log before. The next supervisor is started by
+    /// Hands an accepted Attempt to a supervisor, with the values of the Secrets that its command needs, if it needs any; `record` may
+    /// write its start to the log before. The next supervisor is started by
     /// [`Self::prefork`]. Idempotent: only one of them gets the Attempt's lock, and it starts nothing unless the Attempt is still
     /// *accepted*.
     ///
@@ -235,15 +248,16 @@ impl Launcher {
     pub fn launch_with(
         &mut self,
         attempt: &AttemptDir,
+        secrets: Option<&SecretValues>,
         record: impl Fn(&ProcessIdentity) -> StartRecord,
     ) -> Result<Unconfirmed, LaunchError> {
         if let Some(waiting) = self.bound.remove(attempt.name()).or_else(|| self.idle.pop_front())
-            && let Ok(handed_over) = self.hand_over(waiting, attempt, &record)
+            && let Ok(handed_over) = self.hand_over(waiting, attempt, secrets, &record)
         {
             return Ok(handed_over);
         }
         let fresh = self.spawn().map_err(LaunchError::Spawn)?;
-        self.hand_over(fresh, attempt, &record).map_err(LaunchError::HandOver)
+        self.hand_over(fresh, attempt, secrets, &record).map_err(LaunchError::HandOver)
     }
 
     /// Reaps supervisors that have ended, and once a minute removes control groups that have become empty. To be called
@@ -340,18 +354,62 @@ impl Launcher {
         &mut self,
         supervisor: Supervisor,
         attempt: &AttemptDir,
+        secrets: Option<&SecretValues>,
         record: impl Fn(&ProcessIdentity) -> StartRecord,
     ) -> io::Result<Unconfirmed> {
         let start = supervisor.identity.as_ref().map_or(StartRecord::BySupervisor, record);
         let kind = if start == StartRecord::InLog { LOGGED } else { PLAIN };
         let mut line = vec![kind];
         line.extend_from_slice(attempt.path().as_os_str().as_bytes());
+        let values = secrets.map(SecretValues::encode);
+        if let Some(values) = &values {
+            line.extend_from_slice(format!("\0{}", values.len()).as_bytes());
+        }
         line.push(b'\n');
         // Closed after the confirmation: the two processes share nothing from there on.
         let Supervisor { pid, mut stdin, .. } = supervisor;
         self.running.push(pid);
-        stdin.write_all(&line)?;
+        match values {
+            None => stdin.write_all(&line)?,
+            Some(values) => write_values(&mut stdin, &line, &values)?,
+        }
         Ok(Unconfirmed((start == StartRecord::InLog).then_some(stdin)))
+    }
+}
+
+/// Writes the values of Secrets without waiting for long: a supervisor may hang. One that has received a part of them starts nothing.
+fn write_values(pipe: &mut File, line: &[u8], values: &Zeroizing<Vec<u8>>) -> io::Result<()> {
+    let len = line.len() + values.len();
+    if len > PIPE_TAKES {
+        // Where the pipe cannot grow, the supervisor has to read.
+        let _ = fcntl_setpipe_size(&*pipe, len + PIPE_TAKES);
+    }
+    rustix::io::ioctl_fionbio(&*pipe, true)?;
+    let until = Instant::now() + READS_WITHIN;
+    for mut rest in [line, &values[..]] {
+        while !rest.is_empty() {
+            match pipe.write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(pipe, until)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    // For the answer, which must not be lost.
+    wait_for_room(pipe, until)
+}
+
+fn wait_for_room(pipe: &File, until: Instant) -> io::Result<()> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::OUT)], Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

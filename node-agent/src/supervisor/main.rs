@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use sentinel_secrets::values::SecretValues;
 
 use super::cgroup::{Placement, join_supervisors};
 use super::invocation::{HostNamespaces, hidden_from_arguments, state_dir_from_arguments};
@@ -52,11 +54,15 @@ pub fn main() -> ExitCode {
     if let Some(state_dir) = state_dir_from_arguments() {
         standby.prepare_directory(&state_dir);
     }
-    let ended = wait_for_attempt(&standby).map(|(child, attempt, placement)| {
+    let ended = wait_for_attempt(&standby).map(|(child, attempt, secrets, placement)| {
+        if secrets.is_some() {
+            // They stay in its memory, to be found in the output. Best effort: there is no core dump of a process without a crash.
+            let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        }
         // Closes what is shared with the agent; the child has its own.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         std::env::set_current_dir("/")?;
-        supervise(&attempt, &mut standby, child, placement).map_err(|error| {
+        supervise(&attempt, secrets.as_ref(), &mut standby, child, placement).map_err(|error| {
             io::Error::other(format!("{} ({})", shortage::describe(&error), error.category()))
         })
     });
@@ -82,7 +88,7 @@ pub fn main() -> ExitCode {
 ///
 /// After a while without one this process moves to the other supervisors. Where the command would inherit groups that end with the
 /// agent's pod, it leaves them before the fork.
-fn wait_for_attempt(standby: &Standby) -> Option<(Zygote, AttemptDir, Placement)> {
+fn wait_for_attempt(standby: &Standby) -> Option<(Zygote, AttemptDir, Option<SecretValues>, Placement)> {
     let mut placement = Placement::WithAgent;
     if pod_cgroup::is_inherited() {
         is_quiet(rustix::stdio::stdin());
@@ -101,7 +107,7 @@ fn wait_for_attempt(standby: &Standby) -> Option<(Zygote, AttemptDir, Placement)
     }
     // A child that ends without an Attempt has ended with the agent, or was killed: what it may have read is launched again.
     match child.follower().progress() {
-        Progress::Attempt(attempt) => Some((child, attempt, placement)),
+        Progress::Attempt(attempt, secrets) => Some((child, attempt, secrets, placement)),
         _ => None,
     }
 }

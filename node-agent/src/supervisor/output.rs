@@ -3,17 +3,21 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use sentinel_protocol::log::Stream;
 use sentinel_protocol::to_operator::{OutputSummary, StreamSummary};
 use sha2::{Digest, Sha256};
 
+use super::mask::{Masker, Patterns};
 use crate::host;
 use crate::spool::{Room, Writer};
 
 /// Size of a pipe, bytes. More would only hide that the Spool is full.
 const PIPE_SIZE: usize = 1 << 20;
+/// How long output may be held back that may become the value of a Secret, milliseconds: a prompt is seen after it.
+const RELEASE_AFTER_MS: u64 = 200;
 /// Bytes read at once; then the other pipe is read.
 const READ_SIZE: usize = 256 << 10;
 
@@ -23,6 +27,10 @@ struct StreamPipe {
     /// `None` after end-of-file.
     pipe: Option<File>,
     digest: Sha256,
+    /// `None` where no value of a Secret is to be masked.
+    masker: Option<Masker>,
+    /// When what the masker holds back is released.
+    release_at: Option<u64>,
 }
 
 /// Whether the two streams of a command have a pipe each.
@@ -41,6 +49,8 @@ pub(super) struct Output {
     streams: Vec<StreamPipe>,
     writer: Writer,
     buffer: Vec<u8>,
+    /// What a masker has decided.
+    masked: Vec<u8>,
 }
 
 /// The result of reading the pipes once.
@@ -55,17 +65,24 @@ pub(super) enum ReadProgress {
 impl Output {
     /// Reads these pipes: of merged streams only that of standard output, so that the order of writing is kept and all of it
     /// counts as standard output.
-    pub(super) fn new(writer: Writer, streams: Streams, [stdout, stderr]: [OwnedFd; 2]) -> Self {
+    pub(super) fn new(
+        writer: Writer,
+        streams: Streams,
+        [stdout, stderr]: [OwnedFd; 2],
+        secrets: Option<&Arc<Patterns>>,
+    ) -> Self {
         let open = |stream, pipe: OwnedFd| StreamPipe {
             stream,
             pipe: Some(File::from(pipe)),
             digest: Sha256::new(),
+            masker: secrets.map(|patterns| Masker::new(patterns.clone())),
+            release_at: None,
         };
         let mut pipes = vec![open(Stream::Stdout, stdout)];
         if streams == Streams::Separate {
             pipes.push(open(Stream::Stderr, stderr));
         }
-        Self { streams: pipes, writer, buffer: vec![0; READ_SIZE] }
+        Self { streams: pipes, writer, buffer: vec![0; READ_SIZE], masked: Vec::new() }
     }
 
     /// The pipes that are still open.
@@ -91,28 +108,52 @@ impl Output {
     /// Reads each pipe once.
     pub(super) fn read(&mut self) -> ReadProgress {
         let mut result = ReadProgress::Empty;
-        for stream in &mut self.streams {
+        let Self { streams, writer, buffer, masked } = self;
+        for stream in streams {
             let Some(pipe) = &mut stream.pipe else { continue };
-            match pipe.read(&mut self.buffer) {
-                Ok(0) => stream.pipe = None,
+            match pipe.read(buffer) {
+                Ok(0) => stream.close(writer, masked),
                 Ok(read) => {
-                    let data = &self.buffer[..read];
-                    stream.digest.update(data);
-                    self.writer.append(stream.stream, data, host::wall_clock_micros());
+                    stream.take(&buffer[..read], writer, masked);
                     result = ReadProgress::Data;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => result = ReadProgress::Data,
-                Err(_) => stream.pipe = None,
+                Err(_) => stream.close(writer, masked),
             }
         }
         result
     }
 
+    /// When [`Self::release_held`] is to be called.
+    pub(super) fn release_at(&self) -> Option<u64> {
+        self.streams.iter().filter_map(|stream| stream.release_at).min()
+    }
+
+    /// Stores output that was held back for long enough, because it may become the value of a Secret; whether there was some.
+    pub(super) fn release_held(&mut self, now: u64) -> bool {
+        let Self { streams, writer, masked, .. } = self;
+        let mut due: Vec<&mut StreamPipe> =
+            streams.iter_mut().filter(|stream| stream.release_at.is_some_and(|at| now >= at)).collect();
+        for stream in &mut due {
+            stream.release_at = None;
+            if let Some(masker) = &mut stream.masker {
+                masker.release(masked);
+            }
+            stream.store(masked, writer);
+        }
+        !due.is_empty()
+    }
+
+    /// How often the value of a Secret was replaced.
+    pub(super) fn marks(&self) -> u64 {
+        self.streams.iter().filter_map(|stream| stream.masker.as_ref()).map(Masker::marks).sum()
+    }
+
     /// Closes the pipes and the log.
     pub(super) fn finish(&mut self, now: u64) -> OutputSummary {
         for stream in &mut self.streams {
-            stream.pipe = None;
+            stream.close(&mut self.writer, &mut self.masked);
         }
         let written = self.writer.finish(now);
         // A merged stream is empty and has no digest.
@@ -130,6 +171,42 @@ impl Output {
     /// Syncs the log, best effort.
     pub(super) fn sync(&mut self) {
         self.writer.sync();
+    }
+}
+
+impl StreamPipe {
+    /// Stores what the command has written, masked.
+    fn take(&mut self, data: &[u8], writer: &mut Writer, masked: &mut Vec<u8>) {
+        match &mut self.masker {
+            None => {
+                self.digest.update(data);
+                writer.append(self.stream, data, host::wall_clock_micros());
+            }
+            Some(masker) => {
+                masker.feed(data, masked);
+                self.release_at =
+                    masker.may_release().then(|| host::boot_clock_ms().saturating_add(RELEASE_AFTER_MS));
+                self.store(masked, writer);
+            }
+        }
+    }
+
+    fn store(&mut self, masked: &mut Vec<u8>, writer: &mut Writer) {
+        if !masked.is_empty() {
+            self.digest.update(&masked[..]);
+            writer.append(self.stream, masked, host::wall_clock_micros());
+            masked.clear();
+        }
+    }
+
+    /// Closes the pipe, and stores what was held back.
+    fn close(&mut self, writer: &mut Writer, masked: &mut Vec<u8>) {
+        self.pipe = None;
+        self.release_at = None;
+        if let Some(masker) = &mut self.masker {
+            masker.finish(masked);
+            self.store(masked, writer);
+        }
     }
 }
 

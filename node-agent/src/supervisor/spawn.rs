@@ -14,6 +14,7 @@ use sentinel_core::agent::Permit;
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::{Program, Sandbox};
 use sentinel_protocol::to_agent::Start;
+use sentinel_secrets::values::SecretValues;
 
 use super::environment::{environment, path_in};
 use super::exec_plan::{ChildStep, ExecPlan};
@@ -42,21 +43,23 @@ pub(super) struct Prepared {
 /// Checks the request against the node, and against what the node's policy has allowed, if it has one.
 pub(super) fn prepare(
     start: &Start,
+    secrets: Option<&SecretValues>,
     permit: Option<&Permit>,
     host: HostNamespaces,
     hiding: &Hiding,
 ) -> Result<Prepared, NotStarted> {
     let root = Root::of(start.request.environment, host).map_err(NotStarted::Failed)?;
-    prepare_in(root, start, permit, hiding)
+    prepare_in(root, start, secrets, permit, hiding)
 }
 
 fn prepare_in(
     root: Root,
     start: &Start,
+    secrets: Option<&SecretValues>,
     permit: Option<&Permit>,
     hiding: &Hiding,
 ) -> Result<Prepared, NotStarted> {
-    let found = find(&root, start, hiding).map_err(NotStarted::Failed)?;
+    let found = find(&root, start, secrets, hiding).map_err(NotStarted::Failed)?;
     let executable = match permit {
         None => Executable::Path,
         Some(permit) => {
@@ -76,11 +79,16 @@ struct Found {
     located: Located,
 }
 
-fn find(root: &Root, start: &Start, hiding: &Hiding) -> Result<Found, StartError> {
+fn find(
+    root: &Root,
+    start: &Start,
+    secrets: Option<&SecretValues>,
+    hiding: &Hiding,
+) -> Result<Found, StartError> {
     let request = &start.request;
     let identity = Identity::resolve(root, request)?;
     let confinement = Confinement::of(request, identity.credentials.as_ref(), hiding)?;
-    let env = environment(start, identity.user.as_ref());
+    let env = environment(start, secrets, identity.user.as_ref());
     check_directory(root, &request.working_dir)?;
     let located = locate(root, &request.program, path_in(&env), Path::new(&request.working_dir))?;
     Ok(Found { identity, confinement, env, located })
@@ -301,12 +309,17 @@ mod tests {
         };
         let ours =
             Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::OfInit).unwrap();
-        let error = prepare_in(ours, &start("/mnt/only-here"), None, &Hiding::default()).unwrap_err();
+        let error = prepare_in(ours, &start("/mnt/only-here"), None, None, &Hiding::default()).unwrap_err();
         let NotStarted::Failed(error) = error else { panic!("{error:?}") };
         assert_eq!(error.reason, StartFailure::WorkingDirectory, "{}", error.message);
-        let prepared =
-            prepare_in(Root::of_process(pid).unwrap(), &start("/mnt/only-here"), None, &Hiding::default())
-                .unwrap();
+        let prepared = prepare_in(
+            Root::of_process(pid).unwrap(),
+            &start("/mnt/only-here"),
+            None,
+            None,
+            &Hiding::default(),
+        )
+        .unwrap();
         let (read, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let stdio = [File::open("/dev/null").unwrap().into(), stdout.try_clone().unwrap(), stdout];
         become_in_a_child(&prepared, &stdio);

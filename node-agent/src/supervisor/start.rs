@@ -2,13 +2,18 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 use nix::sys::signalfd::SignalFd;
 use rustix::process::Pid;
 use sentinel_protocol::time::UnixMillis;
 
+use sentinel_secrets::values::SecretValues;
+
+use super::child::Resumed;
 use super::clocks::Clocks;
 use super::limits::AppliedLimits;
+use super::mask::Patterns;
 use super::output::{Output, Streams};
 use super::progress::Progress;
 use super::standby::{LockedSince, Pipes, Standby};
@@ -52,6 +57,7 @@ pub(super) fn open_spool(
 pub(super) fn follow(
     lock: &AttemptLock,
     accepted: &Accepted,
+    secrets: Option<&SecretValues>,
     standby: &mut Standby,
     child: Zygote,
     spool: Writer,
@@ -63,8 +69,10 @@ pub(super) fn follow(
     let mut clocks = Clocks::new(accepted, &supervisor.boot_id, boot_clock_ms());
     let signals = standby.take_signals().map_err(failed("failed to watch for signals"))?;
     let limits = || AppliedLimits::entered(&request.limits, standby.cgroup.as_ref(), &standby.name);
+    let masked = secrets.filter(|_| request.output.mask);
+    let patterns = masked.and_then(Patterns::of).map(Arc::new);
     // Dropped on failure, which removes what the child has created.
-    let command = until_executed(standby, lock, child).inspect_err(|_| drop(limits()))?;
+    let command = until_executed(standby, lock, secrets, child).inspect_err(|_| drop(limits()))?;
     let limits = limits();
     KillPoint::SupervisorSpawned.pass(attempt.state_dir());
     clocks.started(boot_clock_ms());
@@ -78,14 +86,23 @@ pub(super) fn follow(
     let Pipes { stdin, stdout, stderr, .. } =
         standby.take_pipes().map_err(failed("no pipe could be created"))?;
     let streams = if request.output.merge { Streams::Merged } else { Streams::Separate };
-    let output = Output::new(spool, streams, [stdout, stderr]);
-    let feed = (!request.stdin.is_empty()).then(|| StdinFeed::new(stdin, request.stdin.clone().into_bytes()));
+    let output = Output::new(spool, streams, [stdout, stderr], patterns.as_ref());
+    let input = match &request.stdin_from {
+        None => Some(request.stdin.clone().into_bytes()),
+        Some(reference) => secrets.and_then(|all| all.get(reference)).map(|value| value.expose().to_vec()),
+    };
+    let feed = input.filter(|input| !input.is_empty()).map(|input| StdinFeed::new(stdin, input));
     let stdin = feed.and_then(StdinFeed::feed);
     Ok(RunningCommand { command, started_at, clocks, limits, output, stdin, signals, wakeups })
 }
 
 /// Waits until the child has executed the command. One that ends before has started nothing, and is replaced once.
-fn until_executed(standby: &Standby, lock: &AttemptLock, child: Zygote) -> Result<Pid, NotStarted> {
+fn until_executed(
+    standby: &Standby,
+    lock: &AttemptLock,
+    secrets: Option<&SecretValues>,
+    child: Zygote,
+) -> Result<Pid, NotStarted> {
     let ended = |error| failed("the node could not create a process")(error);
     let mut replaced = false;
     let mut child = child;
@@ -97,7 +114,7 @@ fn until_executed(standby: &Standby, lock: &AttemptLock, child: Zygote) -> Resul
                 Progress::NotStarted(why) => return Err(why),
                 Progress::Closed => break,
                 // Only the lock is waited for, which this process holds.
-                Progress::Attempt(_) => child.follower().note_locked(),
+                Progress::Attempt(..) => child.follower().note_locked(),
             }
         }
         if only_exec_is_left {
@@ -106,7 +123,8 @@ fn until_executed(standby: &Standby, lock: &AttemptLock, child: Zygote) -> Resul
         if std::mem::replace(&mut replaced, true) {
             return Err(ended(io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
-        child = Zygote::fork(standby, Some(lock.attempt())).map_err(ended)?;
+        let resumed = Resumed { attempt: lock.attempt(), secrets };
+        child = Zygote::fork(standby, Some(resumed)).map_err(ended)?;
     }
 }
 

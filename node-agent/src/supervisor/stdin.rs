@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use zeroize::Zeroizing;
 
 /// Bytes to be written to the command; dropping it is end-of-file.
 #[derive(Debug)]
 pub(super) struct StdinFeed {
     pipe: File,
-    rest: Vec<u8>,
+    rest: Zeroizing<Vec<u8>>,
 }
 
 impl StdinFeed {
@@ -18,7 +19,7 @@ impl StdinFeed {
     pub(super) fn new(pipe: OwnedFd, bytes: Vec<u8>) -> Self {
         // Usually all of it fits; where the pipe cannot grow, the loop writes the rest.
         let _ = fcntl_setpipe_size(&pipe, bytes.len().max(4096));
-        Self { pipe: File::from(pipe), rest: bytes }
+        Self { pipe: File::from(pipe), rest: Zeroizing::new(bytes) }
     }
 
     /// Writes what the pipe takes; `None` when all is written or the command has closed its end.

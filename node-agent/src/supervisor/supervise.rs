@@ -5,6 +5,7 @@ use std::io;
 use sentinel_protocol::exit::ExitDetails;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::to_operator::{Ended, OutputSummary};
+use sentinel_secrets::values::SecretValues;
 
 use super::cgroup::Placement;
 use super::exit_record;
@@ -39,6 +40,7 @@ impl SuperviseError {
 /// Runs an Attempt to its end, unless another supervisor has it or it must no longer be started.
 pub(super) fn supervise(
     attempt: &AttemptDir,
+    secrets: Option<&SecretValues>,
     standby: &mut Standby,
     child: Zygote,
     placement: Placement,
@@ -57,7 +59,7 @@ pub(super) fn supervise(
         child.follower().note_locked();
     }
     let nothing = ExitDetails::default();
-    let started = spool.and_then(|spool| follow(&lock, &accepted, standby, child, spool, wakeups));
+    let started = spool.and_then(|spool| follow(&lock, &accepted, secrets, standby, child, spool, wakeups));
     let (outcome, exit) = match started {
         Ok(started) => {
             let mut supervision =

@@ -149,6 +149,7 @@ impl<'a> Supervision<'a> {
             left: self.left.take(),
             output_held_ms: self.state.held_open_ms(),
             signed_by: self.signer.clone(),
+            masked: self.output.marks(),
         };
         let outcome = exit_record::outcome(
             status,
@@ -208,8 +209,16 @@ impl<'a> Supervision<'a> {
             Room::Open => None,
         };
         let drained = self.state.drained_at(room);
-        let timers =
-            [deadline, drained, stalled, self.move_at, self.begun_at, self.wake_at, Some(self.poll_at)];
+        let timers = [
+            deadline,
+            drained,
+            stalled,
+            self.move_at,
+            self.begun_at,
+            self.wake_at,
+            self.output.release_at(),
+            Some(self.poll_at),
+        ];
         Next::Wait(timers.into_iter().flatten().min(), room)
     }
 
@@ -219,6 +228,9 @@ impl<'a> Supervision<'a> {
             self.move_at = None;
             // Where this fails, the supervisor ends with the agent's own group.
             let _ = join_supervisors();
+        }
+        if self.output.release_held(now) {
+            self.wake_at.get_or_insert(now);
         }
         let writes = self.wake_at.is_some_and(|at| now >= at);
         if self.begun_at.is_some_and(|at| writes || now >= at) {

@@ -7,10 +7,10 @@ use nix::libc;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::cgroup::Cgroup;
+use super::child::Resumed;
 use super::progress::{Follower, channel};
 use super::standby::Standby;
 use super::{child, fork_server};
-use crate::journal::AttemptDir;
 
 /// From `linux/sched.h`; libc's constant has too narrow a type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -30,7 +30,7 @@ impl Zygote {
     /// By system call and not through std: std cannot create a process in a control group; moving it there would stall every fork of
     /// the machine for milliseconds.
     #[expect(unsafe_code, reason = "fork has no safe interface")]
-    pub(super) fn fork(standby: &Standby, resumed: Option<&AttemptDir>) -> io::Result<Self> {
+    pub(super) fn fork(standby: &Standby, resumed: Option<Resumed<'_>>) -> io::Result<Self> {
         let (follower, reporter) = channel()?;
         // SAFETY: this process has one thread, so that the child may do whatever this process may.
         let pid = unsafe { fork(standby.cgroup.as_ref().map(Cgroup::directory)) };

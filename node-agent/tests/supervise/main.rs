@@ -488,7 +488,7 @@ fn a_command_is_executed_once_its_start_is_confirmed_and_never_after_it_was_refu
     let mut node = Node::new();
     let launch = |node: &mut Node, number| {
         let attempt = node.accept(&shell(number, "echo x"));
-        let handed_over = node.launcher.launch_with(&attempt, |_| StartRecord::InLog).unwrap();
+        let handed_over = node.launcher.launch_with(&attempt, None, |_| StartRecord::InLog).unwrap();
         (attempt, handed_over)
     };
     let (attempt, handed_over) = launch(&mut node, 1);

@@ -74,7 +74,8 @@ fn output_beyond_the_limit_is_counted_and_hashed() {
 fn a_full_spool_blocks_and_then_drops_the_oldest() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 10000000 /dev/zero; head -c 1000 /dev/zero >&2");
-    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 400, merge: false };
+    much.request.output =
+        OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 400, merge: false, mask: true };
     let run = node.run(&much);
     let output = &run.ended.output;
     assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
@@ -90,7 +91,8 @@ fn a_full_spool_blocks_and_then_drops_the_oldest() {
 fn releasing_output_unblocks_the_command() {
     let mut node = Node::new();
     let mut much = shell(1, "head -c 20000000 /dev/zero");
-    much.request.output = OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 60_000, merge: false };
+    much.request.output =
+        OutputRules { limit: 1 << 40, spool: 1 << 20, max_block_ms: 60_000, merge: false, mask: true };
     let attempt = node.launch(&much);
     let mut reader = Reader::open(&attempt).unwrap();
     let mut at = 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
@@ -17,13 +17,14 @@ use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
+use sentinel_secrets::values::SecretValue;
 use serde_json::json;
 
 use super::call::{Repeat, call};
 use super::client::{API_MANAGER, OPERATOR_MANAGER, client, patches_as, writes_as};
 use super::error::ClusterError;
 use super::events::Events;
-use super::seams::{Answer, Change, Cluster, Publication, StoresByCaller, TaskKeeper, TaskStore};
+use super::seams::{Answer, Change, Cluster, Publication, SecretKeys, StoresByCaller, TaskKeeper, TaskStore};
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
 use crate::metrics::Registry;
@@ -444,6 +445,26 @@ impl Cluster for KubeCluster {
 
     fn stamps(&self) -> Stamps {
         self.stamps.clone()
+    }
+
+    fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {
+        Box::pin(async move {
+            let doing = format!("read Secret {namespace}/{name}");
+            let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+            // Not an answer that cannot be read: its error could quote a part of it.
+            let read = call(&doing, Repeat::Idempotent, || api.get_opt(name)).await;
+            let secret = read.map_err(|error| match error {
+                ClusterError::Refused { doing, code: 500, .. } => ClusterError::Refused {
+                    doing,
+                    code: 500,
+                    message: "the answer cannot be read".to_owned(),
+                },
+                other => other,
+            });
+            let keys = |secret: Secret| secret.data.unwrap_or_default().into_iter();
+            Ok(secret?
+                .map(|secret| keys(secret).map(|(key, value)| (key, SecretValue::new(value.0))).collect()))
+        })
     }
 
     fn watches(&self) -> Vec<Arc<WatchHealth>> {

@@ -33,5 +33,7 @@ pub use self::embedded::EmbeddedCluster;
 pub use self::error::ClusterError;
 pub use self::kube::{CallersOfKube, KubeCluster};
 pub use self::nodes::NodeCache;
-pub use self::seams::{Answer, Change, Cluster, Publication, StoresByCaller, TaskKeeper, TaskStore};
+pub use self::seams::{
+    Answer, Change, Cluster, Publication, SecretKeys, StoresByCaller, TaskKeeper, TaskStore,
+};
 pub use self::watch::WatchHealth;

@@ -1,5 +1,6 @@
 //! What callers ask of a cluster.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -9,6 +10,7 @@ use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::requester::Requester;
+use sentinel_secrets::values::SecretValue;
 
 use super::error::ClusterError;
 use super::watch::WatchHealth;
@@ -122,6 +124,9 @@ pub enum Publication {
     LeftOut,
 }
 
+/// The keys of a Secret and their values.
+pub type SecretKeys = BTreeMap<String, SecretValue>;
+
 /// Where Tasks and Nodes live.
 pub trait Cluster: TaskStore + TaskKeeper {
     /// The only namespace whose Tasks it has; `None` for all.
@@ -139,6 +144,9 @@ pub trait Cluster: TaskStore + TaskKeeper {
     fn stamps(&self) -> Stamps {
         Stamps::default()
     }
+
+    /// The keys of a Secret and their values; `None` when it does not exist. [`ClusterError::Refused`] where the operator may not read it.
+    fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>>;
 
     /// The health of the watches, where they can fail.
     fn watches(&self) -> Vec<Arc<WatchHealth>> {

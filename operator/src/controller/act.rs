@@ -17,6 +17,7 @@ use super::error::ReconcileError;
 use super::events::publish;
 use super::observe::Snapshot;
 use super::requesters::{named, note_begun, note_written};
+use super::secrets::SecretReader;
 use super::status_writer::{RETRY_WRITE_MS, StatusWriter, Written};
 use super::task_cache::TaskCache;
 use super::task_runs::TaskRuns;
@@ -61,8 +62,12 @@ pub(super) async fn act(
         // A decision without an intent of its own may follow from a change that is not durable yet.
         act.context.parts.cluster.settle(&act.task).await?;
     }
+    let mut secrets = SecretReader::default();
     for action in decision.actions {
-        exists &= act.perform(action).await?;
+        exists &= act.perform(action, &mut secrets).await?;
+    }
+    if let Some(notice) = secrets.notice() {
+        publish(context, &act.task, notice);
     }
     let wake_at = act.wake_at;
     Ok(Acted { task: exists.then_some(act.task), wake_at })
@@ -126,7 +131,7 @@ impl Act<'_> {
     }
 
     /// Performs one action; whether the Task still exists.
-    async fn perform(&mut self, action: Action) -> Result<bool, ReconcileError> {
+    async fn perform(&mut self, action: Action, secrets: &mut SecretReader) -> Result<bool, ReconcileError> {
         // The hand-over compares the record with the one that the ledger has, and applies the action itself.
         if !matches!(action, Action::ArchiveRun(_)) {
             self.apply(&action);
@@ -151,7 +156,11 @@ impl Act<'_> {
             Action::Start { .. } | Action::Cancel(_) | Action::Forget(_) => {
                 let dispatcher =
                     Dispatcher { context: self.context, plan: self.plan, runs: self.runs, now: self.now };
-                self.requeue_at(dispatcher.dispatch(&action));
+                let again_at = match action {
+                    Action::Start { .. } => dispatcher.start(&action, secrets).await,
+                    _ => dispatcher.dispatch(&action),
+                };
+                self.requeue_at(again_at);
             }
             Action::Conclude { ref attempt, ref ended } => {
                 self.requeue_at(self.handover().conclude(attempt, ended));

@@ -13,14 +13,20 @@ use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::Refused;
 use sentinel_protocol::version::Version;
 
-use super::context::Context;
+use sentinel_secrets::values::SecretValues;
+
+use super::context::{Context, Parts};
 use super::counters::Counters;
+use super::secrets::{SecretReader, Unresolved};
 use super::task_runs::TaskRuns;
 use crate::audit::Audit;
 use crate::kill_point::KillPoint;
 
 /// Delay before a message that no Session took is sent again, milliseconds.
 const RESEND_MS: u64 = 200;
+
+/// Delay before Secrets are read again that could not be read, milliseconds.
+const READ_AGAIN_MS: u64 = 2_000;
 
 /// Sends the messages of one Task.
 pub(super) struct Dispatcher<'a> {
@@ -31,25 +37,18 @@ pub(super) struct Dispatcher<'a> {
 }
 
 impl Dispatcher<'_> {
-    /// Sends the message of an action; returns when to reconcile again, if that is needed.
+    /// Sends the message of an action, which is not [`Action::Start`]; returns when to reconcile again, if that is needed.
     pub(super) fn dispatch(&self, action: &Action) -> Option<Monotonic> {
         match action {
-            Action::Start { attempt, start_ms, total_ms } => {
-                self.start(action, attempt, *start_ms, *total_ms)
-            }
             Action::Cancel(attempt) => self.cancel(action, attempt),
             Action::Forget(attempt) => self.forget(action, attempt),
             _ => None,
         }
     }
 
-    fn start(
-        &self,
-        action: &Action,
-        attempt: &AttemptId,
-        start_ms: u64,
-        total_ms: Option<u64>,
-    ) -> Option<Monotonic> {
+    /// Sends the message of [`Action::Start`], with the values of its Secrets; as [`Self::dispatch`].
+    pub(super) async fn start(&self, action: &Action, secrets: &mut SecretReader) -> Option<Monotonic> {
+        let Action::Start { attempt, start_ms, total_ms } = action else { return None };
         let facts = self.context.parts.runs.facts(&attempt.task, attempt.run)?;
         // The spec of a Run that was taken over may have changed; then nothing of it is started.
         let request = facts.request.clone()?;
@@ -62,10 +61,10 @@ impl Dispatcher<'_> {
             task: facts.task.clone(),
             request,
             deadlines: Deadlines {
-                start_ms,
+                start_ms: *start_ms,
                 run_ms: timeouts.run_ms,
                 idle_ms: timeouts.idle_ms,
-                total_ms,
+                total_ms: *total_ms,
                 grace_ms: timeouts.grace_ms,
             },
             credit: 0,
@@ -73,12 +72,18 @@ impl Dispatcher<'_> {
             trace: facts.trace.for_command(attempt, self.context.parts.runs.endings().traces().is_on()),
             requested_by: facts.requested_by.clone(),
             signed: facts.signed.clone(),
+            secrets: None,
         };
         let version = self.context.parts.fleet.protocol_version(&attempt.node);
         if let Some(version) = version.filter(|version| *version < start.needs()) {
             return self.refuse_for_old_agent(&start, version);
         }
-        let Some(session) = self.context.parts.fleet.start(start) else { return Some(self.undelivered()) };
+        let values = match self.secrets_of(&start, secrets).await {
+            Ok(values) => values,
+            Err(again_at) => return again_at,
+        };
+        let session = self.context.parts.fleet.start(start, &values);
+        let Some(session) = session else { return Some(self.undelivered()) };
         KillPoint::StartHanded.pass();
         // Sent again, it is the same.
         if offer == 1 && !self.was_sent(attempt, |execution| execution.started.as_ref()) {
@@ -90,12 +95,50 @@ impl Dispatcher<'_> {
         None
     }
 
+    /// The values of the Secrets of a `Start`; when to reconcile again where it is not sent.
+    async fn secrets_of(
+        &self,
+        start: &Start,
+        secrets: &mut SecretReader,
+    ) -> Result<SecretValues, Option<Monotonic>> {
+        if !start.request.needs_secrets() {
+            return Ok(SecretValues::default());
+        }
+        let Parts { cluster, fleet, .. } = &self.context.parts;
+        if fleet.takes_secrets(&start.attempt.node) == Some(false) {
+            let message = "the node's agent takes no values of Secrets; upgrade the agent";
+            return Err(self.refuse(start, message.to_owned()));
+        }
+        match secrets.resolve(&**cluster, &start.task, &start.request).await {
+            Ok(values) => Ok(values),
+            Err(Unresolved::Later(error)) => {
+                tracing::warn!(attempt = %start.attempt, error, "unable to read the secrets of a command; will retry");
+                Err(Some(self.now.monotonic.plus(READ_AGAIN_MS)))
+            }
+            // Its agent may have accepted it: it reports what it has, and refuses what it has not.
+            Err(Unresolved::Never(_)) if self.may_be_at_agent(start) => Ok(SecretValues::default()),
+            Err(Unresolved::Never(message)) => Err(self.refuse(start, message)),
+        }
+    }
+
+    /// Whether an agent may have this Attempt.
+    fn may_be_at_agent(&self, start: &Start) -> bool {
+        let mut runs = self.runs.lock();
+        let run = runs.get_or_current(Some(start.attempt.run));
+        run.and_then(|run| run.ledger.execution(&start.attempt.node)).is_some_and(Execution::is_active)
+    }
+
     /// An agent that does not know a limit or a clock would run the command without it. Nothing is sent, and the target
     /// ends as if the agent had refused.
     fn refuse_for_old_agent(&self, start: &Start, version: Version) -> Option<Monotonic> {
         let fields = start.unknown_to(version).join(", ");
         let message =
             format!("the node's agent is of an older release that does not know {fields}; upgrade the agent");
+        self.refuse(start, message)
+    }
+
+    /// The target ends as if its agent had refused the `Start`, which is not sent.
+    fn refuse(&self, start: &Start, message: String) -> Option<Monotonic> {
         let refused = Refused {
             attempt: start.attempt.clone(),
             spec_hash: start.spec_hash.clone(),

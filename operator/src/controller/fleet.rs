@@ -5,6 +5,7 @@ use sentinel_protocol::ids::{NodeName, SessionId, TaskUid};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::Report;
 use sentinel_protocol::version::Version;
+use sentinel_secrets::values::SecretValues;
 
 /// All agents. Nothing here waits: a message is put into the queue of a Session, or it is not.
 pub trait Fleet: Send + Sync + 'static {
@@ -23,9 +24,12 @@ pub trait Fleet: Send + Sync + 'static {
     /// The protocol version of a node's live Session; `None` without one.
     fn protocol_version(&self, node: &NodeName) -> Option<Version>;
 
-    /// Queues a `Start` for the live Session of its node, and returns the Session; the gateway fills in the credit.
-    /// `None` without a Session, or when its queue is full.
-    fn start(&self, start: Start) -> Option<SessionId>;
+    /// Whether the agent of a node's live Session takes the values of Secrets; `None` without one whose Inventory is complete.
+    fn takes_secrets(&self, node: &NodeName) -> Option<bool>;
+
+    /// Queues a `Start` for the live Session of its node, and returns the Session; the gateway fills in the credit, and seals the values
+    /// of Secrets for that Session alone. `None` without a Session, or when its queue is full.
+    fn start(&self, start: Start, secrets: &SecretValues) -> Option<SessionId>;
 
     /// Queues a `Cancel` for the live Session of its node.
     fn cancel(&self, cancel: Cancel) -> Option<SessionId>;

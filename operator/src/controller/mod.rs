@@ -44,6 +44,7 @@ pub mod requests;
 mod run;
 pub mod run_store;
 mod run_store_reader;
+mod secrets;
 mod status_writer;
 mod task_cache;
 pub mod task_runs;

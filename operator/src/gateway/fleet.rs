@@ -4,6 +4,7 @@ use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_protocol::ids::{NodeName, SessionId, TaskUid};
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::version::Version;
+use sentinel_secrets::values::SecretValues;
 
 use super::registry::Registry;
 use crate::controller::fleet::{Fleet, Owned};
@@ -25,10 +26,13 @@ impl Fleet for Registry {
         Self::protocol_version(self, node)
     }
 
-    fn start(&self, mut start: Start) -> Option<SessionId> {
+    fn start(&self, mut start: Start, secrets: &SecretValues) -> Option<SessionId> {
         start.credit = self.initial_credit();
-        let node = start.attempt.node.clone();
-        self.send(&node, &ToAgent::Start(Box::new(start)))
+        self.send_start(start, secrets)
+    }
+
+    fn takes_secrets(&self, node: &NodeName) -> Option<bool> {
+        Self::takes_secrets(self, node)
     }
 
     fn cancel(&self, cancel: Cancel) -> Option<SessionId> {

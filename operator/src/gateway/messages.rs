@@ -59,6 +59,9 @@ impl Gateway {
         session: &SessionId,
         part: &Inventory,
     ) -> Result<(), SessionRefusal> {
+        if let Some(key) = part.sealing_key {
+            self.registry().set_sealing_key(node, session, key);
+        }
         for report in &part.attempts {
             self.record(node, session, report.clone())?;
         }

@@ -31,6 +31,7 @@ pub mod outbox;
 pub mod registry;
 mod results;
 pub mod routes;
+mod sealing;
 mod session;
 mod session_table;
 mod session_terms;

@@ -248,6 +248,17 @@ impl Registry {
         message: &ToAgent,
         push: impl FnOnce(&Arc<Outbox>, Utf8Bytes) -> Result<(), NotQueued>,
     ) -> Option<SessionId> {
+        self.queue_if(node, message, |_| true, push)
+    }
+
+    /// Queues a message for the Session of a node, if it is one that takes it.
+    pub(super) fn queue_if(
+        &self,
+        node: &NodeName,
+        message: &ToAgent,
+        takes_it: impl FnOnce(&LiveSession) -> bool,
+        push: impl FnOnce(&Arc<Outbox>, Utf8Bytes) -> Result<(), NotQueued>,
+    ) -> Option<SessionId> {
         let entry = self.0.sessions.find(node)?;
         let text = match encode_text(message) {
             Ok(text) => text,
@@ -257,7 +268,7 @@ impl Registry {
             }
         };
         let mut state = entry.lock();
-        let live = state.live.as_mut()?;
+        let live = state.live.as_mut().filter(|live| takes_it(live))?;
         push(&live.outbox, text.into()).ok()?;
         if let ToAgent::Forget(forget) = message {
             live.owned.forget(&forget.attempt);
@@ -297,6 +308,7 @@ impl Registry {
             session,
             outbox: outbox.clone(),
             inventory: InventoryState::Pending,
+            sealing_key: None,
             owned: AttemptIndex::default(),
         };
         let replaced = self.0.sessions.begin(node, live, hello, now);

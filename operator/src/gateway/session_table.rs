@@ -11,6 +11,7 @@ use sentinel_core::samples::SampleRing;
 use sentinel_core::time::Monotonic;
 use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::secret::SealingKey;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Hello;
 
@@ -56,6 +57,8 @@ pub(super) struct LiveSession {
     pub(super) session: SessionId,
     pub(super) outbox: Arc<Outbox>,
     pub(super) inventory: InventoryState,
+    /// What the values of Secrets are sealed to; `None` where its agent takes none.
+    pub(super) sealing_key: Option<SealingKey>,
     pub(super) owned: AttemptIndex,
 }
 
@@ -226,6 +229,7 @@ mod tests {
                     session: session.clone(),
                     outbox: Arc::default(),
                     inventory: InventoryState::Pending,
+                    sealing_key: None,
                     owned: AttemptIndex::default(),
                 };
                 table.begin(&node, live, hello(), Monotonic(1));
@@ -251,7 +255,7 @@ mod tests {
         let session = SessionId::new("s").unwrap();
         let owned = AttemptIndex::default();
         let inventory = InventoryState::Complete;
-        let live = LiveSession { session, outbox: Arc::default(), inventory, owned };
+        let live = LiveSession { session, outbox: Arc::default(), inventory, sealing_key: None, owned };
         table.begin(&node, live, hello(), Monotonic(5));
         assert!(!table.remove_idle(&node, Some(Monotonic(5))), "it has a session");
         table.find(&node).unwrap().lock().live = None;

@@ -73,6 +73,22 @@ pub(super) fn node_name(field: &str) -> impl FnMut(&mut Schema) + use<> {
     )
 }
 
+/// The name of a Secret.
+pub(super) fn secret_name(field: &str) -> impl FnMut(&mut Schema) + use<> {
+    rule(format!("self.matches('{IS_SUBDOMAIN}')"), format!("{field} must be {SECRET_NAME}"))
+}
+
+/// The key of a Secret.
+pub(super) fn secret_key(field: &str) -> impl FnMut(&mut Schema) + use<> {
+    rule("self.matches('^[-._a-zA-Z0-9]+$')".to_owned(), format!("{field} must be {SECRET_KEY}"))
+}
+
+/// What the name of a Secret must be.
+pub(super) const SECRET_NAME: &str = "the name of a Secret: at most 253 lower-case letters, digits, '-' and '.', each part beginning and ending with a letter or digit";
+
+/// What the key of a Secret must be.
+pub(super) const SECRET_KEY: &str = "a key of a Secret: 1 to 253 letters, digits, '-', '_' and '.'";
+
 /// A label key.
 pub(super) fn label_key(field: &str) -> impl FnMut(&mut Schema) + use<> {
     rule("!format.qualifiedName().validate(self).hasValue()".to_owned(), label_keys(field))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
@@ -17,6 +17,7 @@ use sentinel_protocol::stage::Stage as Stages;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start};
 use sentinel_protocol::to_operator::{Report, ReportedState};
 use sentinel_protocol::version::Version;
+use sentinel_secrets::values::SecretValues;
 
 /// What an agent was delivered.
 #[derive(Debug, Clone)]
@@ -37,6 +38,9 @@ pub(crate) struct Agents {
     refusals: AtomicU32,
     next_session: AtomicU32,
     version: AtomicU16,
+    takes_secrets: AtomicBool,
+    /// The values that came with each `Start`.
+    values: Mutex<Vec<(AttemptId, SecretValues)>>,
     /// How often the controller has read an agent's state.
     reads: AtomicU64,
 }
@@ -52,7 +56,9 @@ impl Agents {
             owned: Mutex::default(),
             refusals: AtomicU32::new(0),
             next_session: AtomicU32::new(1),
-            version: AtomicU16::new(3),
+            version: AtomicU16::new(4),
+            takes_secrets: AtomicBool::new(true),
+            values: Mutex::default(),
             reads: AtomicU64::new(0),
         }
     }
@@ -136,6 +142,16 @@ impl Agents {
         self.version.store(version.0, Ordering::Relaxed);
     }
 
+    /// The agents take no values of Secrets.
+    pub(crate) fn take_no_secrets(&self) {
+        self.takes_secrets.store(false, Ordering::Relaxed);
+    }
+
+    /// The values that came with each `Start`, in order.
+    pub(crate) fn values(&self) -> Vec<(AttemptId, SecretValues)> {
+        self.values.lock().unwrap().clone()
+    }
+
     /// The send queues are full for the next messages.
     pub(crate) fn refuse_next(&self, messages: u32) {
         self.refusals.store(messages, Ordering::Relaxed);
@@ -179,11 +195,17 @@ impl Fleet for Agents {
         Some(Version(self.version.load(Ordering::Relaxed)))
     }
 
-    fn start(&self, start: Start) -> Option<SessionId> {
+    fn takes_secrets(&self, node: &NodeName) -> Option<bool> {
+        self.sessions.lock().unwrap().get(node)?;
+        Some(self.takes_secrets.load(Ordering::Relaxed))
+    }
+
+    fn start(&self, start: Start, secrets: &SecretValues) -> Option<SessionId> {
         let recorded = self.cluster.get(start.task.clone()).now_or_never().unwrap().unwrap();
         let (node, attempt, spec_hash) =
             (start.attempt.node.clone(), start.attempt.clone(), start.spec_hash.clone());
         let session = self.deliver(&node, || Delivered::Start(Box::new(start), recorded.map(Box::new)))?;
+        self.values.lock().unwrap().push((attempt.clone(), secrets.clone()));
         let report = Report { attempt: attempt.clone(), spec_hash, state: ReportedState::Accepted };
         let key = active(&attempt);
         let mut owned = self.owned.lock().unwrap();

@@ -16,6 +16,7 @@ mod kit;
 mod recreations;
 mod requesters;
 mod restarts;
+mod secrets;
 mod server;
 mod status;
 #[path = "../stores/mod.rs"]

@@ -1,13 +1,14 @@
 //! A cluster that stores a status and a finalizer by two writes, as an API server does.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::stream::BoxStream;
 use kube::runtime::watcher::Event;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_operator::cluster::{
-    Answer, Change, Cluster, EmbeddedCluster, Publication, TaskKeeper, TaskStore,
+    Answer, Change, Cluster, ClusterError, EmbeddedCluster, Publication, SecretKeys, TaskKeeper, TaskStore,
 };
 use sentinel_operator::resource::slice::Frozen;
 use sentinel_operator::resource::{Task, TaskStatus};
@@ -20,11 +21,44 @@ pub(crate) struct Server {
     cluster: EmbeddedCluster,
     /// Finalizers that may be added.
     passes: Semaphore,
+    /// How it answers who reads a Secret.
+    pub(crate) secrets: Secrets,
+}
+
+/// What a Secret holds, or how a read of it fails.
+type Answers = Box<dyn Fn(&str, &str) -> Result<Option<SecretKeys>, ClusterError> + Send>;
+
+/// The Secrets of a cluster, and who has read them.
+pub(crate) struct Secrets {
+    answers: Mutex<Answers>,
+    reads: AtomicUsize,
+}
+
+impl Secrets {
+    /// Changes how it answers.
+    pub(crate) fn answer(
+        &self,
+        answers: impl Fn(&str, &str) -> Result<Option<SecretKeys>, ClusterError> + Send + 'static,
+    ) {
+        *self.answers.lock().unwrap() = Box::new(answers);
+    }
+
+    /// How often a Secret was read.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    fn read(&self, namespace: &str, name: &str) -> Result<Option<SecretKeys>, ClusterError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.answers.lock().unwrap()(namespace, name)
+    }
 }
 
 impl Server {
     pub(crate) fn new(cluster: EmbeddedCluster) -> Self {
-        Self { cluster, passes: Semaphore::new(0) }
+        let answers: Answers = Box::new(|_, _| Ok(None));
+        let secrets = Secrets { answers: Mutex::new(answers), reads: AtomicUsize::new(0) };
+        Self { cluster, passes: Semaphore::new(0), secrets }
     }
 
     /// Lets one finalizer be added.
@@ -110,5 +144,9 @@ impl Cluster for Server {
 
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
         self.cluster.watch_nodes()
+    }
+
+    fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {
+        Box::pin(std::future::ready(self.secrets.read(namespace, name)))
     }
 }

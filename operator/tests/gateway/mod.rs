@@ -262,7 +262,9 @@ impl World {
         let mut agent = self.dial(node).await;
         agent.send_json(&ToOperator::Hello(hello())).await;
         agent.welcome = Some(agent.expect_welcome().await);
-        agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+        agent
+            .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+            .await;
         let name = node_name(node);
         eventually("the session is active", || self.registry.active_session(&name).is_some()).await;
         agent

@@ -155,7 +155,7 @@ async fn refuses_an_agent_that_reports_for_another_node() {
     let foreign = report("t/1/other/1", ended(0));
     for message in [
         ToOperator::Report(Box::new(foreign.clone())),
-        ToOperator::Inventory(Inventory { attempts: vec![foreign.clone()], more: false }),
+        ToOperator::Inventory(Inventory { attempts: vec![foreign.clone()], more: false, sealing_key: None }),
         ToOperator::Refused(Refused {
             attempt: foreign.attempt.clone(),
             spec_hash: spec_hash(),

@@ -103,7 +103,9 @@ impl TestOperator {
         let mut agent = Agent::dial(self.gateway, routes::CONTROL_PATH, &token).await.unwrap();
         agent.send_json(&ToOperator::Hello(hello())).await;
         agent.welcome = Some(agent.expect_welcome().await);
-        agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await;
+        agent
+            .send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }))
+            .await;
         self.until(&format!("/nodes/{node}"), |node| node["reachable"] == true).await;
         agent
     }

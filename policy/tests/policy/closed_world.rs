@@ -9,6 +9,7 @@ use sentinel_protocol::request::{
     EnvVar, Environment, Leftovers, Program, ResourceLimits, RootFilesystem, Sandbox,
 };
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::to_agent::Start;
 use serde_json::Value;
@@ -16,10 +17,12 @@ use serde_json::Value;
 /// A `Start` with each field.
 fn full() -> Start {
     let mut full = start();
-    full.request.env = vec![EnvVar { name: "A".into(), value: "b".into() }];
+    full.request.env = vec![EnvVar { name: "A".into(), value: "b".into(), value_from: None }];
     full.request.user = Some("nobody".into());
     full.request.group = Some("nogroup".into());
     full.request.stdin = "in".into();
+    full.request.stdin_from = Some(secret());
+    full.secrets = Some(sentinel_protocol::secret::Sealed("AAAA".into()));
     full.request.output.merge = true;
     full.request.limits = ResourceLimits {
         cpu_millis: Some(1),
@@ -42,6 +45,10 @@ fn full() -> Start {
     full.signed = Some(Signed { statement: "{}".into(), signature: String::new() });
     full.requested_by.as_mut().unwrap().rerun = Some(requester("bob", &[]));
     full
+}
+
+fn secret() -> SecretKeyRef {
+    SecretKeyRef { name: "db".into(), key: "password".into(), optional: false }
 }
 
 /// The paths of all fields, without those inside of a decided or harmless one.
@@ -123,11 +130,16 @@ const CHANGES: &[(&str, &str, Change)] = &[
     ("request.sandbox", "sandboxes", |start, _| start.request.sandbox = Some(Sandbox::Baseline)),
     ("request.sandbox", "sandboxes", |start, _| start.request.sandbox = Some(Sandbox::Privileged)),
     ("request.env", "env", |start, _| {
-        start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value: "/x".into() }];
+        start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value: "/x".into(), value_from: None }];
     }),
     ("request.workingDir", "workingDirs", |start, _| start.request.working_dir = "/tmp".into()),
     ("request.umask", "umask", |start, _| start.request.umask = 0),
+    ("request.env", "env", |start, _| {
+        let value_from = Some(secret());
+        start.request.env = vec![EnvVar { name: "A".into(), value: String::new(), value_from }];
+    }),
     ("request.stdin", "stdin", |start, _| start.request.stdin = "x".into()),
+    ("request.stdinFrom", "stdin", |start, _| start.request.stdin_from = Some(secret())),
     ("request.leftovers", "leftovers", |start, _| start.request.leftovers = Leftovers::Keep),
     ("request.limits", "limits", |start, _| start.request.limits.core = Some(1)),
     ("request.limits", "limits", |start, _| start.request.limits.nofile = Some(1 << 20)),

@@ -8,6 +8,8 @@ use sentinel_policy::document::{MAX_BYTES, Policy};
 use sentinel_policy::what::sha256_hex;
 use sentinel_protocol::request::{EnvVar, Environment, Program, Sandbox};
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::secret::SecretKeyRef;
+use sentinel_protocol::to_agent::Start;
 
 fn refused_by(text: &str) -> String {
     refusal(&policy(text), &start(), &node()).unwrap()
@@ -124,13 +126,40 @@ fn variables_are_allowed_by_name_and_value() {
     let policy = with("env: [{name: LANG}, {name: {glob: APP_*}, value: {oneOf: [on, 'off']}}]");
     let set = |name: &str, value: &str| {
         let mut start = start();
-        start.request.env = vec![EnvVar { name: name.into(), value: value.into() }];
+        start.request.env = vec![EnvVar { name: name.into(), value: value.into(), value_from: None }];
         refusal(&policy, &start, &node())
     };
     assert_eq!((set("LANG", "C"), set("APP_X", "off")), (None, None));
     assert!(set("APP_X", "maybe").is_some() && set("LANGUAGE", "C").is_some() && set("lang", "C").is_some());
     let secret = set("PASSWORD", "hunter2").unwrap();
     assert!(secret.contains("PASSWORD") && !secret.contains("hunter2"), "a refusal has no value: {secret}");
+}
+
+#[test]
+fn a_secret_has_none_of_the_values_that_an_allow_rule_lists_and_any_that_a_deny_rule_lists() {
+    let secret = || Some(SecretKeyRef { name: "db".into(), key: "password".into(), optional: false });
+    let mut in_env = start();
+    in_env.request.env = vec![EnvVar { name: "APP_X".into(), value: String::new(), value_from: secret() }];
+    let mut in_stdin = start();
+    in_stdin.request.stdin_from = secret();
+    let allowed = |part: &str, start: &Start| refusal(&with(part), start, &node()).is_none();
+    assert!(allowed("env: [{name: APP_X}]", &in_env));
+    assert!(!allowed("env: [{name: APP_X, value: {glob: '**'}}]", &in_env));
+    assert!(allowed("stdin: Any", &in_stdin));
+    let digest = "0".repeat(64);
+    for part in
+        ["stdin: Empty".to_owned(), format!("stdin: {{sha256: ['{digest}']}}"), "umask: '022'".to_owned()]
+    {
+        assert!(!allowed(&part, &in_stdin), "{part}");
+    }
+    let all = "- {id: all, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Container], env: [{name: {glob: '*'}}], stdin: Any}\n";
+    let denied = |part: &str, start: &Start| {
+        let text = rules(&format!("- {{id: no-x, effect: Deny, {part}}}\n{all}"));
+        refusal(&policy(&text), start, &node()).is_some_and(|why| why.starts_with("no-x"))
+    };
+    assert!(denied("env: [{name: APP_X, value: evil}]", &in_env));
+    assert!(!denied("env: [{name: OTHER, value: evil}]", &in_env));
+    assert!(denied(&format!("stdin: {{sha256: ['{digest}']}}"), &in_stdin));
 }
 
 #[test]
@@ -386,7 +415,7 @@ proptest! {
         start.request.sandbox = sandbox;
         start.request.group = group.then(|| "disk".into());
         if group { start.request.umask = 0; }
-        if variable { start.request.env = vec![EnvVar { name: "A".into(), value: "b".into() }]; }
+        if variable { start.request.env = vec![EnvVar { name: "A".into(), value: "b".into(), value_from: None }]; }
         if directory { start.request.working_dir = "/tmp".into(); }
         if stdin { start.request.stdin = "x".into(); }
         if argument { start.request.program = Program::Command(vec!["df".into(), "x".into()]); }

@@ -102,7 +102,11 @@ impl Fleet {
             ToAgent::Welcome(welcome) => welcome.session,
             other => bail!("no welcome but {other:?}"),
         };
-        send(&mut control, &ToOperator::Inventory(Inventory { attempts: vec![], more: false })).await?;
+        send(
+            &mut control,
+            &ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }),
+        )
+        .await?;
         Ok(Agent { control, session, node: node.to_owned() })
     }
 }

@@ -187,7 +187,7 @@ impl Agent {
 async fn answer(socket: &mut Socket, text: &str) -> Result<(), tungstenite::Error> {
     match decode_text(text).expect("a message") {
         ToAgent::Welcome(_) => {
-            let inventory = Inventory { attempts: vec![], more: false };
+            let inventory = Inventory { attempts: vec![], more: false, sealing_key: None };
             send(socket, &[ToOperator::Inventory(inventory)]).await?;
             // Answered once the gateway has read the previous messages.
             socket.send(Message::Ping(Bytes::new())).await
@@ -259,9 +259,16 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
             group: None,
             umask: 0o022,
             stdin: String::new(),
+            stdin_from: None,
             environment: Environment::Container,
             success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false },
+            output: OutputRules {
+                limit: 1 << 30,
+                spool: 64 << 20,
+                max_block_ms: 30_000,
+                merge: false,
+                mask: true,
+            },
             limits: sentinel_protocol::request::ResourceLimits::default(),
             leftovers: sentinel_protocol::request::Leftovers::End,
             sandbox: None,
@@ -279,6 +286,7 @@ pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
         trace: None,
         requested_by: None,
         signed: None,
+        secrets: None,
     }
 }
 

@@ -161,7 +161,11 @@ impl Agent {
                         led_by = welcome.epoch;
                         self.highest_epoch = self.highest_epoch.max(led_by);
                         let attempts = self.owned.values().cloned().collect();
-                        send(&mut socket, ToOperator::Inventory(Inventory { attempts, more: false })).await?;
+                        send(
+                            &mut socket,
+                            ToOperator::Inventory(Inventory { attempts, more: false, sealing_key: None }),
+                        )
+                        .await?;
                         // Answered once the gateway has read the previous messages.
                         socket.send(Message::Ping(Bytes::new())).await?;
                     }

@@ -35,16 +35,17 @@ spec:
     env:
       - {name: Z, value: "1"}
       - {name: A}
+      - {name: S, valueFrom: {secretKeyRef: {name: db, key: password, optional: true}}}
     environment: Host
     user: "65534"
     group: "65534"
     umask: "0077"
     workingDir: /tmp
-    stdin: "in\n"
+    stdinFrom: {secretKeyRef: {name: db, key: key.pem, optional: false}}
     leftovers: Keep
     successExitCodes: [3, 0]
     limits: {cpu: 1, memory: 256Mi, pids: 64, nofile: 2048, core: "0"}
-    output: {limit: 2Gi, spool: 128Mi, maxBlock: 90s, merge: true}
+    output: {limit: 2Gi, spool: 128Mi, maxBlock: 90s, merge: true, mask: false}
   timeouts: {start: 90s, run: 90m, idle: 60s, total: 24h, unreachable: 600s, grace: 500ms}
   retry: {limit: 2, backoff: {initial: 1000ms, factor: 3, max: 120s}, causes: [TimedOut, Failed]}
   rollout: {maxConcurrent: 3}
@@ -56,7 +57,7 @@ spec:
 "#;
 
 /// The alternatives to what it has.
-const ALTERNATIVES: [&str; 3] = ["targets.nodeNames", "targets.all", "run.command"];
+const ALTERNATIVES: [&str; 4] = ["targets.nodeNames", "targets.all", "run.command", "run.stdin"];
 
 fn every_field() -> Value {
     serde_saphyr::from_str(EVERY_FIELD).unwrap()

@@ -34,7 +34,7 @@ impl Node {
             "deadlines": {"startMs": 1_000_000_000_u64, "graceMs": 1}, "credit": 0
         });
         let start: Box<Start> = serde_json::from_value(text).unwrap();
-        let facts = Facts { tombstone: None, free: u64::MAX, policy: PolicyVerdict::NoPolicy };
+        let facts = Facts { free: u64::MAX, policy: PolicyVerdict::NoPolicy, ..Facts::default() };
         self.handle(Event::Received { message: ToAgent::Start(start), facts }, None)
     }
 
@@ -71,6 +71,7 @@ impl Node {
             spec_hash: SpecHash::new("0".repeat(64)).unwrap(),
             start_by: Monotonic(u64::MAX),
             rule: None,
+            needs_secrets: false,
             evidence,
             running: Some(Running { started_at: UnixMillis(1), pid: 8 }),
             ended: over.then(|| Box::new(ended(outcome, self.clock))),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::agent::recovery::LastState;
-use sentinel_core::agent::{Agent, AttemptSnapshot, Effect, Event, Facts, PolicyVerdict, Rules, Tombstone};
+use sentinel_core::agent::{
+    Agent, AttemptSnapshot, Effect, Event, Facts, PolicyVerdict, Rules, SecretsSent, Tombstone,
+};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName};
 use sentinel_protocol::outcome::Outcome;
@@ -49,6 +51,8 @@ pub struct Node {
     guests_made: u64,
     /// Attempts for which a fault of this node was injected: their `Lost` is justified.
     pub faulted: BTreeSet<AttemptId>,
+    /// Attempts whose values of Secrets the agent has in its memory.
+    memory: BTreeSet<AttemptId>,
     /// What is to be sent, in order.
     pub outbox: Vec<ToOperator>,
 }
@@ -76,6 +80,7 @@ impl Node {
             guests: BTreeMap::new(),
             guests_made: 0,
             faulted: BTreeSet::new(),
+            memory: BTreeSet::new(),
             outbox: vec![],
         }
     }
@@ -166,13 +171,9 @@ impl Node {
             let message = ToAgent::Ack(Ack { attempt: forget.attempt.clone(), stage: Stage::Ended });
             self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
-        self.handle(
-            Event::Received {
-                message,
-                facts: Facts { tombstone, free: u64::MAX, policy: PolicyVerdict::NoPolicy },
-            },
-            crash_after,
-        )
+        let (policy, secrets) = (PolicyVerdict::NoPolicy, SecretsSent::Values);
+        let facts = Facts { tombstone, free: u64::MAX, policy, secrets };
+        self.handle(Event::Received { message, facts }, crash_after)
     }
 
     /// What an agent that knows no epochs would read.
@@ -222,6 +223,7 @@ impl Node {
         // A new agent syncs the log before it does anything else.
         self.unsynced.clear();
         self.guests.clear();
+        self.memory.clear();
         self.agent = Agent::new(rules(), Epoch::new(self.epoch).unwrap());
         let ids: Vec<AttemptId> = self.dirs.keys().cloned().collect();
         let seen = ids.iter().filter_map(|id| self.seen(id)).collect();
@@ -386,15 +388,25 @@ impl Node {
         }
         match effect {
             Effect::SetEpoch(epoch) => self.epoch = epoch.get(),
-            Effect::Record(admitted) => return Ok(Some(self.record(&admitted.start))),
+            Effect::Record(admitted) => {
+                self.memory.insert(admitted.start.attempt.clone());
+                return Ok(Some(self.record(&admitted.start)));
+            }
+            Effect::KeepSecrets(attempt) => drop(self.memory.insert(attempt)),
             Effect::Confirm(admitted) => {
                 let start = admitted.start;
+                self.memory.insert(start.attempt.clone());
                 let recorded = self.record(&start);
                 // Its directory is synced.
                 self.unsynced.remove(&start.attempt);
                 return Ok(Some(recorded));
             }
             Effect::Launch(attempt) => {
+                let needs = self.dirs.get(&attempt).is_some_and(|dir| dir.needs_secrets);
+                assert!(
+                    !needs || self.memory.contains(&attempt),
+                    "{attempt} was launched without its secrets"
+                );
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
                     dir.launch(&attempt);
                 }

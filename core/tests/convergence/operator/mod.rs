@@ -360,6 +360,7 @@ impl Operator {
             trace: None,
             requested_by: None,
             signed: None,
+            secrets: None,
         }))
     }
 

@@ -4,6 +4,7 @@ use sentinel_core::plan::{Amount, OnChange, TaskPlan, Timeouts, spec_hash};
 use sentinel_core::reconcile::retry::{Backoff, Cause, Retry};
 use sentinel_protocol::ids::TaskUid;
 use sentinel_protocol::request::{OutputRules, Program};
+use sentinel_protocol::secret::SecretKeyRef;
 
 use crate::rng::Rng;
 use crate::world;
@@ -12,6 +13,9 @@ use crate::world;
 pub(super) fn plan(edit: u32, rng: &mut Rng) -> TaskPlan {
     let mut plan = world::plan();
     plan.request.program = Program::Command(vec!["echo".into(), edit.to_string()]);
+    // The agent keeps their values in memory alone, and the operator sends them again.
+    let secret = SecretKeyRef { name: "db".into(), key: "password".into(), optional: false };
+    plan.request.stdin_from = (edit % 2 == 1).then_some(secret);
     plan.request.output = OutputRules { max_block_ms: 0, ..plan.request.output };
     TaskPlan {
         uid: TaskUid::new("uid").unwrap(),

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use self::commits::{Commits, Role};
 use self::state::{Author, Cursor, State};
 use super::error::ClusterError;
-use super::seams::{Answer, Change, Cluster, Publication, TaskKeeper, TaskStore};
+use super::seams::{Answer, Change, Cluster, Publication, SecretKeys, TaskKeeper, TaskStore};
 use super::targets;
 use crate::clock::Clock;
 use crate::later::later;
@@ -315,5 +315,15 @@ impl Cluster for EmbeddedCluster {
 
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
         self.follow(&self.shared.nodes_changed, State::node_changes)
+    }
+
+    fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {
+        at_once!(Err(ClusterError::Refused {
+            doing: format!("read Secret {namespace}/{name}"),
+            code: 501,
+            message:
+                "dev mode has no Secrets; give the variable a value, or use stdin, or run it in a cluster"
+                    .to_owned(),
+        }))
     }
 }

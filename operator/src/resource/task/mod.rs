@@ -18,7 +18,7 @@ pub mod timeouts;
 
 pub use limits::Limits;
 pub use rollout::Rollout;
-pub use run::{EnvVar, Environment, Leftovers, Output, RunSpec, Sandbox};
+pub use run::{EnvVar, Environment, Leftovers, Output, RunSpec, Sandbox, SecretKey, ValueFrom};
 pub use script::Script;
 pub use targets::{ControlPlane, LabelOperator, LabelRequirement, NodeSelector, Targets};
 pub use timeouts::Timeouts;

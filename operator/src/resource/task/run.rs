@@ -19,6 +19,8 @@ use crate::resource::rules;
 #[x_kube(validation = Rule::new("!has(self.command) || self.command.map(item, size(item) + 1).sum() <= 131072").message("spec.run.command must be at most 131072 bytes in total; put more into spec.run.script or spec.run.stdin").field_path(".command"))]
 #[x_kube(validation = Rule::new("!has(self.user) || !self.user.matches('^(root|0+)$') || (has(self.sandbox) ? self.sandbox != 'Restricted' : self.environment != 'Container')").message("spec.run.user must not be root in the sandbox Restricted, which the environment Container has by default; leave it out, or set spec.run.sandbox").field_path(".user"))]
 #[x_kube(validation = Rule::new("!has(self.group) || !self.group.matches('^(root|0+)$') || (has(self.sandbox) ? self.sandbox != 'Restricted' : self.environment != 'Container')").message("spec.run.group must not be root in the sandbox Restricted, which the environment Container has by default; leave it out, or set spec.run.sandbox").field_path(".group"))]
+#[x_kube(validation = Rule::new("!has(self.stdinFrom) || self.stdin == ''").message("spec.run must have at most one of stdin and stdinFrom").field_path(".stdinFrom"))]
+#[x_kube(validation = Rule::new("!has(self.limits.core) || self.limits.core.matches('^0+[A-Za-z]*$') || !(has(self.stdinFrom) || self.env.exists(item, has(item.valueFrom)))").message("spec.run.limits.core must be 0 where spec.run uses a Secret: a core dump has its value").field_path(".limits"))]
 pub struct RunSpec {
     /// A program and its arguments, passed on as they are, without a shell. Example: `["df", "-h"]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,10 @@ pub struct RunSpec {
     #[serde(default)]
     #[schemars(length(max = 65_536), transform = rules::max_bytes("spec.run.stdin", MAX_STDIN_BYTES))]
     pub stdin: String,
+
+    /// Standard input from a Secret, instead of `stdin`. Example: `{secretKeyRef: {name: tls, key: tls.key}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_from: Option<ValueFrom>,
 
     /// Exit codes that count as success. Example: `[0, 3]`.
     #[serde(default = "default_success_exit_codes")]
@@ -112,8 +118,9 @@ pub enum Leftovers {
 pub(in crate::resource) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 
 /// One environment variable.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.valueFrom) || self.value == ''").message("spec.run.env must have at most one of value and valueFrom for each variable").field_path(".valueFrom"))]
 pub struct EnvVar {
     /// Its name: letters, digits, `_`, `-` and `.`, not beginning with a digit. Example: `LANG`.
     #[schemars(length(max = 256), transform = rules::env_name("spec.run.env.name"))]
@@ -123,6 +130,35 @@ pub struct EnvVar {
     #[serde(default)]
     #[schemars(length(max = 65_536), transform = rules::no_zero_byte("spec.run.env.value"))]
     pub value: String,
+
+    /// Where its value comes from, instead of `value`. Example: `{secretKeyRef: {name: db, key: password}}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<ValueFrom>,
+}
+
+/// Where a value comes from.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ValueFrom {
+    /// A key of a Secret in the Task's namespace, which must have opted in. Example: `{name: db, key: password}`.
+    pub secret_key_ref: SecretKey,
+}
+
+/// A key of a Secret.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// Name of the Secret. Example: `db`.
+    #[schemars(length(min = 1, max = 253), transform = rules::secret_name("secretKeyRef.name"))]
+    pub name: String,
+
+    /// The key in it. Example: `password`.
+    #[schemars(length(min = 1, max = 253), transform = rules::secret_key("secretKeyRef.key"))]
+    pub key: String,
+
+    /// Whether the command also runs without it: the variable is not set then, and standard input is empty. Example: `true`.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// Where a command runs.
@@ -172,11 +208,21 @@ pub struct Output {
     /// standard error is empty. Between two pipes the order is unknown. Example: `true`.
     #[serde(default)]
     pub merge: bool,
+
+    /// Replaces the values of Secrets in the output by `***`, also where they are encoded. Example: `false`.
+    #[serde(default = "default_mask")]
+    pub mask: bool,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Self { limit: default_limit(), spool: default_spool(), max_block: default_max_block(), merge: false }
+        Self {
+            limit: default_limit(),
+            spool: default_spool(),
+            max_block: default_max_block(),
+            merge: false,
+            mask: true,
+        }
     }
 }
 
@@ -191,6 +237,7 @@ impl Default for RunSpec {
             group: None,
             umask: default_umask(),
             stdin: String::new(),
+            stdin_from: None,
             success_exit_codes: default_success_exit_codes(),
             environment: Environment::default(),
             sandbox: None,
@@ -210,6 +257,9 @@ fn default_umask() -> String {
 }
 fn default_success_exit_codes() -> Vec<i32> {
     vec![0]
+}
+fn default_mask() -> bool {
+    true
 }
 fn default_limit() -> String {
     "1Gi".to_owned()

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::limits::{
     CORE_BYTES, CPU_MILLIS, MAX_COMMAND_BYTES, MAX_COMMAND_ITEMS, MAX_CONTROL_FRAME, MAX_ENV_BYTES,
     MAX_ENV_ITEMS, MAX_STDIN_BYTES, MEMORY_BYTES, NOFILE, PIDS,
 };
 use sentinel_protocol::quantity;
 use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest, Sandbox};
+use sentinel_protocol::secret::{MAX_SEALED, SecretKeyRef};
 
 use super::super::invalid::Problems;
+use super::super::rules::{SECRET_KEY, SECRET_NAME};
 use super::super::task;
 use super::script;
 use super::values::{HOUR, bytes, duration, no_zero_byte};
@@ -34,6 +37,10 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
         let allowed = format!("must be at most {MAX_STDIN_BYTES} bytes");
         problems.value("spec.run.stdin", &format!("{} bytes", spec.stdin.len()), allowed);
     }
+    let stdin_from = spec.stdin_from.as_ref().map(|from| secret("spec.run.stdinFrom", from, problems));
+    if stdin_from.is_some() && !spec.stdin.is_empty() {
+        problems.field("spec.run.stdinFrom", "must not be set together with stdin");
+    }
     let umask = umask(&spec.umask, problems);
     let success_exit_codes = exit_codes(&spec.success_exit_codes, problems);
     let output = output(&spec.output, problems);
@@ -46,6 +53,7 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
         group: spec.group.clone(),
         umask: umask?,
         stdin: spec.stdin.clone(),
+        stdin_from,
         environment: match spec.environment {
             task::Environment::Host => request::Environment::Host,
             task::Environment::Container => request::Environment::Container,
@@ -63,6 +71,11 @@ pub(super) fn request(spec: &task::RunSpec, problems: &mut Problems) -> Option<R
     if request.sandbox() == Sandbox::Restricted {
         not_root("spec.run.user", spec.user.as_deref(), problems);
         not_root("spec.run.group", spec.group.as_deref(), problems);
+    }
+    if request.needs_secrets() && request.limits.core.is_some_and(|core| core > 0) {
+        let core = spec.limits.core.as_deref().unwrap_or_default();
+        let allowed = "must be 0 where spec.run uses a Secret: a core dump has its value";
+        problems.value("spec.run.limits.core", core, allowed);
     }
     fits_a_frame(&request, problems);
     Some(request)
@@ -128,9 +141,31 @@ fn env(spec: &[task::EnvVar], problems: &mut Problems) -> Option<Vec<request::En
             problems.value(format!("{field}.name"), &var.name, allowed);
         }
         no_zero_byte(&format!("{field}.value"), &var.value, problems);
+        if var.value_from.is_some() && !var.value.is_empty() {
+            problems.field(format!("{field}.valueFrom"), "must not be set together with value");
+        }
     }
-    let var = |var: &task::EnvVar| request::EnvVar { name: var.name.clone(), value: var.value.clone() };
-    Some(spec.iter().map(var).collect())
+    let mut var = |(index, var): (usize, &task::EnvVar)| request::EnvVar {
+        name: var.name.clone(),
+        value: var.value.clone(),
+        value_from: var
+            .value_from
+            .as_ref()
+            .map(|from| secret(&format!("{FIELD}[{index}].valueFrom"), from, problems)),
+    };
+    Some(spec.iter().enumerate().map(&mut var).collect())
+}
+
+fn secret(field: &str, from: &task::ValueFrom, problems: &mut Problems) -> SecretKeyRef {
+    let task::SecretKey { name, key, optional } = &from.secret_key_ref;
+    if NodeName::new(name.as_str()).is_err() {
+        problems.value(format!("{field}.secretKeyRef.name"), name, format!("must be {SECRET_NAME}"));
+    }
+    let in_keys = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if key.is_empty() || key.len() > 253 || !key.bytes().all(in_keys) {
+        problems.value(format!("{field}.secretKeyRef.key"), key, format!("must be {SECRET_KEY}"));
+    }
+    SecretKeyRef { name: name.clone(), key: key.clone(), optional: *optional }
 }
 
 fn is_env_name(name: &str) -> bool {
@@ -208,7 +243,13 @@ fn output(spec: &task::Output, problems: &mut Problems) -> Option<OutputRules> {
     let spool = bytes("spec.run.output.spool", &spec.spool, (1 << 20, 64 << 30), "1Mi to 64Gi", problems);
     let max_block =
         duration("spec.run.output.maxBlock", &spec.max_block, (0, 24 * HOUR), "0s to 24h", problems);
-    Some(OutputRules { limit: limit?, spool: spool?, max_block_ms: max_block?, merge: spec.merge })
+    Some(OutputRules {
+        limit: limit?,
+        spool: spool?,
+        max_block_ms: max_block?,
+        merge: spec.merge,
+        mask: spec.mask,
+    })
 }
 
 fn limits(spec: &task::Limits, problems: &mut Problems) -> Option<ResourceLimits> {
@@ -280,7 +321,8 @@ fn pids(count: i32, problems: &mut Problems) -> Option<u32> {
 /// Control characters make a request up to six times as long on the wire as in memory.
 fn fits_a_frame(request: &RunRequest, problems: &mut Problems) {
     let size = serde_json::to_vec(request).map_or(usize::MAX, |json| json.len());
-    let most = MAX_CONTROL_FRAME - START_OVERHEAD;
+    let sealed = if request.needs_secrets() { MAX_SEALED } else { 0 };
+    let most = MAX_CONTROL_FRAME - START_OVERHEAD - sealed;
     if size > most {
         let allowed = format!("must be at most {most} bytes as JSON, with command, env and stdin");
         problems.value("spec.run", &format!("{size} bytes"), allowed);
