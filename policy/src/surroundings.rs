@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::asked::Asked;
 use crate::effect::Effect;
-use crate::fit::{Fit, listed};
-use crate::keyword::keyword_or;
+use crate::fit::{Fit, listed, shown};
+use crate::keyword::{keyword_or, present};
 use crate::pattern::Pattern;
 use crate::what::Digests;
 
@@ -17,13 +17,14 @@ pub struct Variable {
     /// Its name.
     pub name: Pattern,
     /// Its value; without this field any.
+    #[serde(default, deserialize_with = "present")]
     pub value: Option<Pattern>,
 }
 
 impl Variable {
-    fn matches(&self, variable: &EnvVar) -> bool {
-        self.name.matches(&variable.name)
-            && self.value.as_ref().is_none_or(|value| value.matches(&variable.value))
+    fn matches(&self, variable: &EnvVar, effect: Effect) -> bool {
+        self.name.matches(&variable.name, effect)
+            && self.value.as_ref().is_none_or(|value| value.matches(&variable.value, effect))
     }
 }
 
@@ -100,7 +101,8 @@ pub(crate) fn fit_sandbox(sandboxes: Option<&[Sandbox]>, asked: &Asked<'_>, effe
 
 /// An `Allow` rule must match all variables; a `Deny` rule one.
 pub(crate) fn fit_env(rule: Option<&[Variable]>, asked: &Asked<'_>, effect: Effect) -> Fit {
-    let matches = |variable: &EnvVar| rule.unwrap_or_default().iter().any(|one| one.matches(variable));
+    let matches =
+        |variable: &EnvVar| rule.unwrap_or_default().iter().any(|one| one.matches(variable, effect));
     match (effect, rule) {
         (Effect::Allow, _) => match asked.env.iter().find(|variable| !matches(variable)) {
             None => Fit::Fits,
@@ -117,17 +119,36 @@ pub(crate) fn fit_env(rule: Option<&[Variable]>, asked: &Asked<'_>, effect: Effe
     }
 }
 
+/// The directory by the name in the request and the one that it is without symbolic links: for an `Allow` rule both must match, for a
+/// `Deny` rule one.
 pub(crate) fn fit_working_dir(rule: Option<&[Pattern]>, asked: &Asked<'_>, effect: Effect) -> Fit {
     let directory = asked.working_dir;
+    let resolved = match &asked.node.working_dir {
+        Ok(resolved) => resolved.as_str(),
+        // Nothing can be started there.
+        Err(why) => return Fit::Differs(why.clone()),
+    };
+    let through =
+        if resolved == directory { String::new() } else { format!(", which is {}", shown(resolved)) };
     match (rule, effect) {
         (Some(patterns), _) => {
-            Fit::or_differs(patterns.iter().any(|pattern| pattern.matches(directory)), || {
-                format!("the working directory is {directory:?}; the rule is for {}", listed(patterns))
+            let matches = |path: &str| patterns.iter().any(|pattern| pattern.matches(path, effect));
+            let (named, real) = (matches(directory), matches(resolved));
+            let fits = match effect {
+                Effect::Allow => named && real,
+                Effect::Deny => named || real,
+            };
+            Fit::or_differs(fits, || {
+                format!(
+                    "the working directory is {}{through}; the rule is for {}",
+                    shown(directory),
+                    listed(patterns)
+                )
             })
         }
         (None, Effect::Deny) => Fit::Fits,
-        (None, Effect::Allow) => Fit::or_differs(directory == "/", || {
-            format!("the working directory is {directory:?}, and the rule allows \"/\" alone")
+        (None, Effect::Allow) => Fit::or_differs(directory == "/" && resolved == "/", || {
+            format!("the working directory is {}{through}, and the rule allows \"/\" alone", shown(directory))
         }),
     }
 }

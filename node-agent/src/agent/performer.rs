@@ -145,7 +145,13 @@ impl Performer {
                 let set = self.journal.set_highest_epoch(epoch);
                 set.err().map(|error| journal_failed(&error))
             }
-            Effect::Record(admitted) => Some(self.record(*admitted, Self::create)),
+            Effect::Record(admitted) => {
+                let (permit, attempt) = (admitted.permit.as_ref(), &admitted.start.attempt);
+                match permit.map_or(Ok(()), |permit| self.permission.use_up(permit, attempt)) {
+                    Ok(()) => Some(self.record(*admitted, Self::create)),
+                    Err(why) => Some(Event::NotRecorded { attempt: attempt.clone(), why }),
+                }
+            }
             Effect::Confirm(admitted) => {
                 // Its Spool is about to be replaced; `record` publishes the new one.
                 self.notices.forget(&admitted.start.attempt);

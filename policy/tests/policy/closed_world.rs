@@ -126,6 +126,8 @@ const CHANGES: &[(&str, &str, Change)] = &[
         start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value: "/x".into() }];
     }),
     ("request.workingDir", "workingDirs", |start, _| start.request.working_dir = "/tmp".into()),
+    ("request.workingDir", "workingDirs", |_, node| node.working_dir = Ok("/tmp".into())),
+    ("request.workingDir", "workingDirs", |_, node| node.working_dir = Err("there is none".into())),
     ("request.umask", "umask", |start, _| start.request.umask = 0),
     ("request.stdin", "stdin", |start, _| start.request.stdin = "x".into()),
     ("request.leftovers", "leftovers", |start, _| start.request.leftovers = Leftovers::Keep),

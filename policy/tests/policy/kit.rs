@@ -91,6 +91,7 @@ pub(crate) fn start() -> Start {
 pub(crate) fn node() -> NodeFacts {
     NodeFacts {
         name: Some("node-1".into()),
+        working_dir: Ok("/".into()),
         program: Ok(ProgramFacts {
             requested: "/usr/bin/df".into(),
             resolved: "/usr/bin/df".into(),
@@ -104,6 +105,7 @@ pub(crate) fn node() -> NodeFacts {
             group: Some("nogroup".into()),
             primary_gid: Some(65534),
             groups: vec![],
+            group_names: vec![],
         }),
     }
 }

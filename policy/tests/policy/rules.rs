@@ -4,10 +4,12 @@ use crate::kit::{RULE, but, node, policy, refusal, requester, start, verdict, wi
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
+use sentinel_policy::asked::NodeFacts;
 use sentinel_policy::document::{MAX_BYTES, Policy};
 use sentinel_policy::what::sha256_hex;
 use sentinel_protocol::request::{EnvVar, Environment, Program, Sandbox};
 use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::to_agent::Start;
 
 fn refused_by(text: &str) -> String {
     refusal(&policy(text), &start(), &node()).unwrap()
@@ -36,9 +38,10 @@ fn the_first_rule_that_matches_decides() {
 fn a_refusal_names_the_closest_rule_and_how_it_differs() {
     let mut start = start();
     start.request.working_dir = "/tmp".into();
+    let node = NodeFacts { working_dir: Ok("/tmp".into()), ..node() };
     let far = "- {id: far, effect: Allow, who: {namespaces: [x]}, what: [{programs: [/bin/true]}], users: [root], environments: [Host]}\n";
     let near = RULE.split_once("rules:\n").unwrap().1;
-    let why = refusal(&policy(&rules(&format!("{far}{near}"))), &start, &node()).unwrap();
+    let why = refusal(&policy(&rules(&format!("{far}{near}"))), &start, &node).unwrap();
     assert_eq!(
         why,
         "no-rule: no rule allows it; the closest is disk-report: the working directory is \"/tmp\", and the rule allows \"/\" alone"
@@ -282,6 +285,14 @@ const BAD_RULES: &[(&str, &str)] = &[
         "`script.interpreters` is empty",
     ),
     ("{id: a, effect: Deny, what: [{script: {interpreters: [/a]}}]}", "missing field `text`"),
+    ("{id: a, effect: Deny, env: []}", "`env` is empty"),
+    ("{id: a, effect: Deny, stdin: {sha256: []}}", "`stdin` is empty"),
+    ("{id: a, effect: Deny, workingDirs: [{oneOf: []}]}", "`workingDirs` is empty"),
+    ("{id: a, effect: Deny, what: [{programs: [/a], sha256: []}]}", "`what: sha256` is empty"),
+    (
+        "{id: a, effect: Deny, hours: {days: [], from: '08:00', to: '09:00', timeZone: UTC}}",
+        "`hours.days` is empty",
+    ),
     ("{id: a, effect: Deny, users: Root}", "AnyButRoot"),
     ("{id: a, effect: Deny, environments: [Pod]}", "unknown variant"),
     ("{id: a, effect: Deny, environments: []}", "`environments` is empty"),
@@ -341,6 +352,110 @@ fn rules_of<T: AsRef<str>>(items: &[T]) -> String {
     rules(&(items.join("\n") + "\n"))
 }
 
+/// Each let through what the rule meant: globs of Deny rules made exceptions, and the directory was compared by its name alone.
+#[test]
+fn a_deny_rule_cannot_be_talked_around() {
+    let denied = |rule: &str, change: &dyn Fn(&mut Start, &mut NodeFacts)| {
+        let all = "- {id: all, effect: Allow, who: Anyone, what: AnyCommand, users: Any, groups: Any, environments: [Container], \
+                   env: [{name: {glob: '*'}}], workingDirs: [/backup, //backup/x, /backup/a/.., /link, {glob: '**'}]}\n";
+        let policy = policy(&rules(&format!("- {{id: no, effect: Deny, {rule}}}\n{all}")));
+        let (mut start, mut node) = (start(), node());
+        change(&mut start, &mut node);
+        refusal(&policy, &start, &node).is_some_and(|why| why.starts_with("no:"))
+    };
+    let directory = |named: &'static str, resolved: &'static str| {
+        move |start: &mut Start, node: &mut NodeFacts| {
+            start.request.working_dir = named.into();
+            node.working_dir = Ok(resolved.into());
+        }
+    };
+    let backup = "workingDirs: [/backup, {glob: '/backup/**'}]";
+    for (named, resolved) in [
+        ("/backup/a/..", "/backup"),
+        ("//backup/x", "/backup/x"),
+        ("/link", "/backup/x"),
+        ("/backup/x", "/backup/x"),
+    ] {
+        assert!(denied(backup, &directory(named, resolved)), "{named}");
+    }
+    assert!(!denied(backup, &directory("/", "/")));
+    let preload = |start: &mut Start, _: &mut NodeFacts| {
+        let value = "/tmp/../tmp/x.so".into();
+        start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value }];
+    };
+    assert!(denied("env: [{name: LD_PRELOAD, value: {glob: '**'}}]", &preload));
+    let options = |start: &mut Start, _: &mut NodeFacts| {
+        start.request.program = Program::Command(vec!["df".into(), "-c".into(), "id".into()]);
+    };
+    assert!(denied("what: [{programs: [/usr/bin/df], args: [{rest: {glob: '**'}}]}]", &options));
+    let further = |_: &mut Start, node: &mut NodeFacts| {
+        let identity = node.identity.as_mut().unwrap();
+        (identity.groups, identity.group_names) = (vec![42], vec!["shadow".into()]);
+    };
+    assert!(denied("groups: [shadow]", &further) && denied("groups: ['42']", &further));
+    assert!(!denied("groups: [disk]", &further));
+}
+
+/// A field that a template left empty lifted the restriction that it stood for.
+#[test]
+fn a_field_without_a_value_is_an_error() {
+    let rule = "id: a, effect: Allow, who: {namespaces: [ops], users: [x], groups: [y]}, what: [{programs: [/a], resolvesTo: [/b], \
+                sha256: [], args: [x]}], users: [u], groups: [g], environments: [Host], sandboxes: [Baseline], \
+                env: [{name: A, value: b}], workingDirs: [/], umask: '022', stdin: Empty, leftovers: [End], \
+                limits: {cpu: '1', memory: 1Mi, pids: 1, nofile: 1, core: 1Mi}, maxRun: 1m, concurrent: 1, \
+                hours: {days: [Mon], from: '08:00', to: '09:00', timeZone: UTC}, signature: {by: [z], audience: p}";
+    let fields = [
+        "who",
+        "namespaces",
+        "users",
+        "groups",
+        "what",
+        "programs",
+        "resolvesTo",
+        "sha256",
+        "args",
+        "environments",
+        "sandboxes",
+        "env",
+        "value",
+        "workingDirs",
+        "umask",
+        "stdin",
+        "leftovers",
+        "limits",
+        "cpu",
+        "memory",
+        "pids",
+        "nofile",
+        "core",
+        "maxRun",
+        "concurrent",
+        "hours",
+        "days",
+        "signature",
+        "audience",
+    ];
+    for field in fields {
+        for at in rule.match_indices(&format!("{field}: ")).map(|(at, _)| at + field.len() + 1) {
+            // The value ends at the comma or the bracket of its own depth.
+            let mut depth = 0_i32;
+            let end = rule[at..].char_indices().find(|(_, char)| {
+                depth += match char {
+                    '{' | '[' => 1,
+                    '}' | ']' => -1,
+                    _ => 0,
+                };
+                depth < 0 || (depth == 0 && *char == ',')
+            });
+            let end = end.map_or(rule.len(), |(offset, _)| at + offset);
+            for empty in ["", " null", " ~"] {
+                let text = rules(&format!("- {{{}{empty}{}}}\n", &rule[..at], &rule[end..]));
+                assert!(Policy::read(text.as_bytes()).is_err(), "{field} without a value:\n{text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn aliases_cannot_make_a_small_file_large() {
     let mut text = String::from("a0: &a0 [x]\n");
@@ -391,6 +506,7 @@ proptest! {
         if stdin { start.request.stdin = "x".into(); }
         if argument { start.request.program = Program::Command(vec!["df".into(), "x".into()]); }
         let mut node = node();
+        if directory { node.working_dir = Ok("/tmp".into()); }
         if group { node.identity.as_mut().unwrap().gid = 6; }
         let matches = |policy: &Policy| verdict(policy, &start, &node).trace[0].differences.is_empty();
         let (whole, less) = (matches(&policy(&text(None))), matches(&policy(&text(Some(left_out)))));

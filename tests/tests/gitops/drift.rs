@@ -36,6 +36,8 @@ spec:
       - {name: Z, value: "1"}
       - {name: A}
     environment: Host
+    sandbox: Baseline
+    readOnlyRootFilesystem: true
     user: "65534"
     group: "65534"
     umask: "0077"
