@@ -1,4 +1,4 @@
-//! Fields that are a keyword or something longer, and fields that need not be there.
+//! Fields that are a keyword or something longer, and fields that may be left out.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -49,7 +49,7 @@ macro_rules! visit {
     };
 }
 
-/// Reads a field that need not be there. `null` is an error: what was meant to restrict a rule must not be left out by accident, as by a
+/// Reads a field that may be left out. `null` is an error: what was meant to restrict a rule must not be left out by accident, as by a
 /// comment or by a value that a template has not filled in.
 pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,

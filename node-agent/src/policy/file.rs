@@ -100,7 +100,7 @@ pub fn read(path: &Path) -> Result<Policy, String> {
     Policy::read(&bytes).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))
 }
 
-/// The beginning of a regular file. Of anything else nothing: to open a pipe could take for ever.
+/// The beginning of a regular file. Of anything else nothing: to open a pipe could take forever.
 pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {

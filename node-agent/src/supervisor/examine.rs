@@ -135,7 +135,7 @@ impl Found {
         let unreadable = |error: io::Error| format!("{} cannot be examined: {error}", requested.display());
         let file = root.open(&requested, OFlags::PATH).map_err(unreadable)?;
         let stat = fstat(&file).map_err(|error| unreadable(error.into()))?;
-        // On the descriptor that is used from here on: to open anything else could take for ever.
+        // On the descriptor that is used from here on: to open anything else could take forever.
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(format!("{} is not a regular file", requested.display()));
         }
@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// To open a pipe for its content hung the agent's thread for ever.
+    /// To open a pipe for its content hung the agent's thread forever.
     #[test]
     fn what_is_not_a_regular_file_is_never_opened() {
         let dir = tempfile::tempdir().unwrap();
