@@ -184,6 +184,12 @@ async fn command_line_by_a_forwarded_port(cluster: &Cluster) {
         cluster.may_forward(one).await;
     }
     let command = ["run", "--all", "--", "/bin/busybox", "echo", "by a forwarded port"];
+    // The kubelets mount the new policy in a minute or two, and no agent restarts.
+    until("the nodes have the policy that allows it", PATIENCE, || async {
+        let ran = person.sentinel(&command).await;
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    })
+    .await;
     person.sentinel(&command).await.exited(0).has("by a forwarded port");
     person.sentinel(&["check"]).await.has("port-forward to").has("you may forward a port to the operator");
     // More than one frame of it.
