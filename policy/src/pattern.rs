@@ -223,34 +223,22 @@ pub struct ArgumentList {
 impl ArgumentList {
     /// The first argument that does not match, or is missing or too many.
     pub fn difference(&self, arguments: &[String], effect: Effect) -> Option<String> {
-        for (index, pattern) in self.each.iter().enumerate() {
-            match arguments.get(index) {
-                None => return Some(format!("argument {} is missing, which must be {pattern}", index + 1)),
-                Some(argument) if !pattern.matches(argument, effect) => {
-                    return Some(format!(
-                        "argument {} is {}, which must be {pattern}",
-                        index + 1,
-                        shown(argument)
-                    ));
+        let most = arguments.len().max(self.each.len());
+        (0..most).find_map(|index| {
+            let number = index + 1;
+            match (self.each.get(index).or(self.rest.as_ref()), arguments.get(index)) {
+                (Some(pattern), None) => {
+                    Some(format!("argument {number} is missing, which must be {pattern}"))
                 }
-                Some(_) => {}
-            }
-        }
-        let further = arguments.iter().enumerate().skip(self.each.len());
-        for (index, argument) in further {
-            match &self.rest {
-                None => return Some(format!("argument {}, {}, is one too many", index + 1, shown(argument))),
-                Some(rest) if !rest.matches(argument, effect) => {
-                    return Some(format!(
-                        "argument {} is {}, which must be {rest}",
-                        index + 1,
-                        shown(argument)
-                    ));
+                (None, Some(argument)) => {
+                    Some(format!("argument {number}, {}, is one too many", shown(argument)))
                 }
-                Some(_) => {}
+                (Some(pattern), Some(argument)) if !pattern.matches(argument, effect) => {
+                    Some(format!("argument {number} is {}, which must be {pattern}", shown(argument)))
+                }
+                (Some(_), Some(_)) | (None, None) => None,
             }
-        }
-        None
+        })
     }
 }
 
