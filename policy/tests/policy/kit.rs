@@ -121,3 +121,8 @@ pub(crate) fn refusal(policy: &Policy, start: &Start, node: &NodeFacts) -> Optio
         Decision::Refused { rule, why } => Some(format!("{rule}: {why}")),
     }
 }
+
+/// A policy of rules without its head.
+pub(crate) fn rules(text: &str) -> String {
+    format!("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n{text}")
+}
