@@ -98,6 +98,19 @@ fn a_script_and_a_program_of_the_path_run_as_without_a_policy() {
     assert!(finished.text().contains('u'));
 }
 
+/// A script was executed by the path in the request: the owner of a link on the way to it chose what ran.
+#[test]
+fn a_script_is_executed_by_its_path_without_links() {
+    let mut node = Node::new();
+    let file = node.path().join("tool");
+    fs::write(&file, "#!/bin/sh\necho \"$0\"\n").unwrap();
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    let link = node.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let finished = run_after(&mut node, &command(1, &[link.to_str().unwrap()]), |_| {});
+    assert_eq!(finished.text(), format!("{}\n", file.canonicalize().unwrap().display()));
+}
+
 #[test]
 fn a_program_that_was_replaced_after_the_decision_is_not_started() {
     let mut node = Node::new();

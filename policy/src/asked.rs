@@ -17,6 +17,8 @@ pub struct NodeFacts {
     pub name: Option<String>,
     /// The program or the interpreter; the error if it cannot be found.
     pub program: Result<ProgramFacts, String>,
+    /// The working directory without symbolic links; the error if there is none.
+    pub working_dir: Result<String, String>,
     /// The user and groups that the command would have; the error if there are none of these names.
     pub identity: Result<IdentityFacts, String>,
 }
@@ -49,6 +51,8 @@ pub struct IdentityFacts {
     pub primary_gid: Option<u32>,
     /// Its further groups.
     pub groups: Vec<u32>,
+    /// The names of its further groups that have one.
+    pub group_names: Vec<String>,
 }
 
 impl IdentityFacts {
@@ -173,7 +177,7 @@ pub const HARMLESS: &[(&str, &str)] = &[
     ("request.readOnlyRootFilesystem", "makes mounts read-only, and nothing writable"),
     ("deadlines.startMs", "how long it may wait before it starts"),
     ("deadlines.idleMs", "ends the command sooner"),
-    ("deadlines.graceMs", "how long it may take to end; the wait is bounded by the protocol"),
+    ("deadlines.graceMs", "how long it may take to end; the agent refuses more than an hour"),
     ("credit", "how much output the operator takes"),
     ("offer", "counts repetitions of an offer"),
     ("trace", "two variables of a checked form, which name a trace"),

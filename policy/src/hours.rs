@@ -7,12 +7,14 @@ use sentinel_protocol::time::UnixMillis;
 use serde::Deserialize;
 
 use crate::fit::Fit;
+use crate::keyword::present;
 
 /// Hours on days of a week, in a named time zone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hours {
     /// The days on which they begin; without this field all.
+    #[serde(default, deserialize_with = "present")]
     pub days: Option<Vec<Day>>,
     /// When they begin.
     pub from: ClockTime,

@@ -69,7 +69,14 @@ pub(crate) fn fit_group(groups: Option<&Groups>, asked: &Asked<'_>, effect: Effe
         (.., Err(why)) => return Fit::Differs(why.clone()),
         (.., Ok(identity)) => identity,
     };
-    let IdentityFacts { gid, group, primary_gid, .. } = identity;
+    let IdentityFacts { gid, group, primary_gid, groups: further, group_names, .. } = identity;
+    if let (Some(Groups::Named(list)), Effect::Deny) = (groups, effect) {
+        let is_further = further.iter().any(|gid| is_listed(list, *gid, None))
+            || group_names.iter().any(|name| list.contains(name));
+        if is_further {
+            return Fit::Fits;
+        }
+    }
     let who = described(*gid, group.as_deref());
     match groups {
         Some(Groups::Named(list)) => Fit::or_differs(is_listed(list, *gid, group.as_deref()), || {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::asked::Asked;
 use crate::effect::Effect;
 use crate::fit::Fit;
+use crate::keyword::present;
 
 /// Limits that a request must have. Those of processors, memory and processes must be set to at most this; those of open files and core
 /// dumps may raise what the node has by default, so without them here a request may not set them.
@@ -14,14 +15,19 @@ use crate::fit::Fit;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsRule {
     /// `run.limits.cpu` must be set to at most this.
+    #[serde(default, deserialize_with = "present")]
     pub cpu: Option<Cpu>,
     /// `run.limits.memory` must be set to at most this.
+    #[serde(default, deserialize_with = "present")]
     pub memory: Option<Bytes>,
     /// `run.limits.pids` must be set to at most this.
+    #[serde(default, deserialize_with = "present")]
     pub pids: Option<u32>,
     /// `run.limits.nofile` may be set to at most this.
+    #[serde(default, deserialize_with = "present")]
     pub nofile: Option<u32>,
     /// `run.limits.core` may be set to at most this.
+    #[serde(default, deserialize_with = "present")]
     pub core: Option<Bytes>,
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::effect::Effect;
+use crate::fit::shown;
 use crate::keyword::keyword_or;
 
 /// What a text may be.
@@ -18,13 +20,19 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// Whether it matches a text.
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == text,
-            Self::OneOf(texts) => texts.iter().any(|one| one == text),
-            Self::Glob(glob) => glob.matches(text),
+    /// Whether it matches a text, in a rule with this effect: see [`Glob`].
+    pub fn matches(&self, text: &str, effect: Effect) -> bool {
+        match (self, effect) {
+            (Self::Exact(exact), _) => exact == text,
+            (Self::OneOf(texts), _) => texts.iter().any(|one| one == text),
+            (Self::Glob(glob), Effect::Allow) => glob.matches(text),
+            (Self::Glob(glob), Effect::Deny) => glob.may_match(text),
         }
+    }
+
+    /// Whether nothing can match it.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::OneOf(texts) if texts.is_empty())
     }
 
     /// Whether what it matches is not written out.
@@ -78,8 +86,9 @@ impl<'de> Deserialize<'de> for Pattern {
 /// A glob: `?` is one character, `*` any number of them, `**` also `/`. All of it must match, and what it stands for never includes
 /// control characters.
 ///
-/// So that a wildcard for a name does not become an option or another directory, a glob that begins with a wildcard does not match a
-/// text that begins with `-`, and no glob matches a text with `..` between slashes.
+/// So that a wildcard for a name does not become an option or another directory, a glob of an `Allow` rule that begins with a wildcard
+/// does not match a text that begins with `-`, and none matches a text with `..` between slashes. In a `Deny` rule these exceptions,
+/// and that for control characters, would let through what the rule means, so it has none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Glob(String);
@@ -121,35 +130,22 @@ impl Glob {
         self.0.contains("**") && self.0.chars().all(|char| char == '*')
     }
 
-    /// Whether it matches the whole text.
+    /// Whether it matches the whole text, as an `Allow` rule means it.
     pub fn matches(&self, text: &str) -> bool {
         let parts = self.parts();
+        let is_ordinary = |char: char| !char.is_control();
         if text.split('/').any(|segment| segment == "..") {
             return false;
         }
         if text.starts_with('-') && parts.first().is_some_and(|first| !matches!(first, Part::Char(_))) {
             return false;
         }
-        // The parts that may begin at the current character: time is the product of both lengths, whatever the glob is.
-        let mut at = vec![false; parts.len() + 1];
-        at[0] = true;
-        skip_empty(&parts, &mut at);
-        for char in text.chars() {
-            let mut next = vec![false; parts.len() + 1];
-            for (index, part) in parts.iter().enumerate().filter(|(index, _)| at[*index]) {
-                let is_ordinary = !char.is_control();
-                match part {
-                    Part::Char(exact) if *exact == char => next[index + 1] = true,
-                    Part::One if is_ordinary && char != '/' => next[index + 1] = true,
-                    Part::Within if is_ordinary && char != '/' => next[index] = true,
-                    Part::Across if is_ordinary => next[index] = true,
-                    _ => {}
-                }
-            }
-            skip_empty(&parts, &mut next);
-            at = next;
-        }
-        at[parts.len()]
+        run(&parts, text, is_ordinary)
+    }
+
+    /// Whether it matches the whole text, as a `Deny` rule means it: wildcards stand for every character.
+    pub fn may_match(&self, text: &str) -> bool {
+        run(&self.parts(), text, |_| true)
     }
 
     fn parts(&self) -> Vec<Part> {
@@ -167,6 +163,30 @@ impl Glob {
         }
         parts
     }
+}
+
+/// Whether the parts match the whole text, where wildcards stand for such characters.
+fn run(parts: &[Part], text: &str, is_ordinary: impl Fn(char) -> bool) -> bool {
+    // The parts that may begin at the current character: time is the product of both lengths, whatever the glob is.
+    let mut at = vec![false; parts.len() + 1];
+    let mut next = at.clone();
+    at[0] = true;
+    skip_empty(parts, &mut at);
+    for char in text.chars() {
+        next.fill(false);
+        for (index, part) in parts.iter().enumerate().filter(|(index, _)| at[*index]) {
+            match part {
+                Part::Char(exact) if *exact == char => next[index + 1] = true,
+                Part::One if is_ordinary(char) && char != '/' => next[index + 1] = true,
+                Part::Within if is_ordinary(char) && char != '/' => next[index] = true,
+                Part::Across if is_ordinary(char) => next[index] = true,
+                _ => {}
+            }
+        }
+        skip_empty(parts, &mut next);
+        std::mem::swap(&mut at, &mut next);
+    }
+    at[parts.len()]
 }
 
 /// A wildcard for any number of characters may stand for none.
@@ -202,27 +222,23 @@ pub struct ArgumentList {
 
 impl ArgumentList {
     /// The first argument that does not match, or is missing or too many.
-    pub fn difference(&self, arguments: &[String]) -> Option<String> {
-        for (index, pattern) in self.each.iter().enumerate() {
-            match arguments.get(index) {
-                None => return Some(format!("argument {} is missing, which must be {pattern}", index + 1)),
-                Some(argument) if !pattern.matches(argument) => {
-                    return Some(format!("argument {} is {argument:?}, which must be {pattern}", index + 1));
+    pub fn difference(&self, arguments: &[String], effect: Effect) -> Option<String> {
+        let most = arguments.len().max(self.each.len());
+        (0..most).find_map(|index| {
+            let number = index + 1;
+            match (self.each.get(index).or(self.rest.as_ref()), arguments.get(index)) {
+                (Some(pattern), None) => {
+                    Some(format!("argument {number} is missing, which must be {pattern}"))
                 }
-                Some(_) => {}
-            }
-        }
-        let further = arguments.iter().enumerate().skip(self.each.len());
-        for (index, argument) in further {
-            match &self.rest {
-                None => return Some(format!("argument {}, {argument:?}, is one too many", index + 1)),
-                Some(rest) if !rest.matches(argument) => {
-                    return Some(format!("argument {} is {argument:?}, which must be {rest}", index + 1));
+                (None, Some(argument)) => {
+                    Some(format!("argument {number}, {}, is one too many", shown(argument)))
                 }
-                Some(_) => {}
+                (Some(pattern), Some(argument)) if !pattern.matches(argument, effect) => {
+                    Some(format!("argument {number} is {}, which must be {pattern}", shown(argument)))
+                }
+                (Some(_), Some(_)) | (None, None) => None,
             }
-        }
-        None
+        })
     }
 }
 
@@ -310,11 +326,26 @@ mod tests {
         assert!(glob("-*").matches("-rf"), "an option that is asked for");
     }
 
+    /// Each let a request through that a `Deny` rule meant.
+    #[test]
+    fn the_exceptions_of_a_glob_do_not_open_a_deny_rule() {
+        for (pattern, text) in [
+            ("/backup/**", "/backup/a/.."),
+            ("**", "/tmp/../x.so"),
+            ("**", "-c"),
+            ("*", "a\nb"),
+            ("?f", "-f"),
+        ] {
+            assert!(!glob(pattern).matches(text) && glob(pattern).may_match(text), "{pattern} {text:?}");
+        }
+        assert!(!glob("/backup/**").may_match("/other"));
+    }
+
     #[test]
     fn other_unicode_forms_are_other_texts() {
         let composed = Pattern::Exact("caf\u{e9}".to_owned());
-        assert!(composed.matches("caf\u{e9}"));
-        assert!(!composed.matches("cafe\u{301}") && !composed.matches("ｃafé"));
+        assert!(composed.matches("caf\u{e9}", Effect::Allow));
+        assert!(!composed.matches("cafe\u{301}", Effect::Deny) && !composed.matches("ｃafé", Effect::Deny));
     }
 
     #[test]
@@ -324,15 +355,19 @@ mod tests {
             rest: Some(Pattern::Glob(glob("/data/*"))),
             continues: false,
         };
-        let difference =
-            |items: &[&str]| list.difference(&items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>());
+        let difference = |items: &[&str]| {
+            list.difference(&items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>(), Effect::Allow)
+        };
         assert_eq!(difference(&["-h"]), None);
         assert_eq!(difference(&["-h", "/data/a", "/data/b"]), None);
         assert_eq!(difference(&[]).unwrap(), "argument 1 is missing, which must be \"-h\"");
         assert!(difference(&["-h /data/a"]).unwrap().starts_with("argument 1 is \"-h /data/a\""));
         assert!(difference(&["-h", "/data/a", "/etc"]).unwrap().starts_with("argument 3"));
         let none = ArgumentList::default();
-        assert_eq!(none.difference(&["x".into()]).unwrap(), "argument 1, \"x\", is one too many");
+        assert_eq!(
+            none.difference(&["x".into()], Effect::Allow).unwrap(),
+            "argument 1, \"x\", is one too many"
+        );
     }
 
     fn by_regex(pattern: &str, text: &str) -> bool {
@@ -367,7 +402,7 @@ mod tests {
 
         #[test]
         fn what_is_exact_matches_itself_alone(one in ".{0,8}", other in ".{0,8}") {
-            prop_assert_eq!(Pattern::Exact(one.clone()).matches(&other), one == other);
+            prop_assert_eq!(Pattern::Exact(one.clone()).matches(&other, Effect::Allow), one == other);
         }
     }
 }

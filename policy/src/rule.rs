@@ -10,11 +10,12 @@ use crate::asked::Asked;
 use crate::effect::Effect;
 use crate::hours::Hours;
 use crate::identity::{self, Groups, Users};
+use crate::keyword::present;
 use crate::limits::{self, Duration, LimitsRule};
 use crate::pattern::Pattern;
 use crate::signature::{self, SignatureRule, Signer};
 use crate::surroundings::{self, Stdin, Umask, Variable};
-use crate::what::{self, What};
+use crate::what::{self, Digests, Runnable, ScriptText, What};
 use crate::who::{self, Who};
 
 /// Refused because no rule matches.
@@ -78,36 +79,52 @@ pub struct Rule {
     /// What it does.
     pub effect: Effect,
     /// Who may ask. Needed in an `Allow` rule.
+    #[serde(default, deserialize_with = "present")]
     pub who: Option<Who>,
     /// What may run. Needed in an `Allow` rule.
+    #[serde(default, deserialize_with = "present")]
     pub what: Option<What>,
     /// As which user. Needed in an `Allow` rule.
+    #[serde(default, deserialize_with = "present")]
     pub users: Option<Users>,
     /// With which group; without this field an `Allow` rule allows the user's own.
+    #[serde(default, deserialize_with = "present")]
     pub groups: Option<Groups>,
     /// Where. Needed in an `Allow` rule.
+    #[serde(default, deserialize_with = "present")]
     pub environments: Option<Vec<Environment>>,
     /// In which sandbox; without this field an `Allow` rule allows the default of the environment, and what is stricter.
+    #[serde(default, deserialize_with = "present")]
     pub sandboxes: Option<Vec<Sandbox>>,
     /// Variables that may be set; without this field an `Allow` rule allows none.
+    #[serde(default, deserialize_with = "present")]
     pub env: Option<Vec<Variable>>,
     /// Working directories; without this field an `Allow` rule allows `/`.
+    #[serde(default, deserialize_with = "present")]
     pub working_dirs: Option<Vec<Pattern>>,
     /// Bits that the umask must have; without this field 022.
+    #[serde(default, deserialize_with = "present")]
     pub umask: Option<Umask>,
     /// Standard input; without this field an `Allow` rule allows none.
+    #[serde(default, deserialize_with = "present")]
     pub stdin: Option<Stdin>,
     /// Whether processes may outlive the command; without this field an `Allow` rule allows `End`.
+    #[serde(default, deserialize_with = "present")]
     pub leftovers: Option<Vec<Leftovers>>,
     /// Limits that the request must have.
+    #[serde(default, deserialize_with = "present")]
     pub limits: Option<LimitsRule>,
     /// `timeouts.run` or `timeouts.total` must be set to at most this.
+    #[serde(default, deserialize_with = "present")]
     pub max_run: Option<Duration>,
     /// How many commands may run at a time by this rule. Further ones wait, for at most `timeouts.start`.
+    #[serde(default, deserialize_with = "present")]
     pub concurrent: Option<NonZeroU32>,
     /// When a command may start.
+    #[serde(default, deserialize_with = "present")]
     pub hours: Option<Hours>,
     /// Who must have signed the Task.
+    #[serde(default, deserialize_with = "present")]
     pub signature: Option<SignatureRule>,
 }
 
@@ -198,6 +215,7 @@ impl Rule {
             }
         }
         self.empty_list()
+            .or_else(|| self.empty_inside())
             .map(|part| format!("`{part}` is empty, so nothing fits it; leave the rule out"))
             .or_else(|| self.misshapen())
     }
@@ -221,6 +239,27 @@ impl Rule {
         let dirs = self.working_dirs.as_ref().is_some_and(Vec::is_empty).then_some("workingDirs");
         let leftovers = self.leftovers.as_ref().is_some_and(Vec::is_empty).then_some("leftovers");
         named.or(what).or(users).or(groups).or(environments).or(sandboxes).or(dirs).or(leftovers)
+    }
+
+    /// A part deeper in the rule that is empty, so that nothing fits it.
+    fn empty_inside(&self) -> Option<&'static str> {
+        let digests = |digests: &Digests| digests.sha256.is_empty();
+        let is_empty_text = |runnable: &Runnable| {
+            let text = runnable.script.as_ref().map(|script| &script.text);
+            matches!(text, Some(ScriptText::Digests(inside)) if digests(inside))
+                || runnable.sha256.as_ref().is_some_and(Vec::is_empty)
+        };
+        let what = matches!(&self.what, Some(What::OneOf(list)) if list.iter().any(is_empty_text));
+        let stdin = matches!(&self.stdin, Some(Stdin::Digests(inside)) if digests(inside));
+        let days = self.hours.as_ref().and_then(|hours| hours.days.as_ref()).is_some_and(Vec::is_empty);
+        let env = self.effect == Effect::Deny && self.env.as_ref().is_some_and(Vec::is_empty);
+        let one_of =
+            self.patterns().into_iter().find(|(_, pattern)| pattern.is_empty()).map(|(part, _)| part);
+        what.then_some("what: sha256")
+            .or(stdin.then_some("stdin"))
+            .or(days.then_some("hours.days"))
+            .or(env.then_some("env"))
+            .or(one_of)
     }
 
     fn misshapen(&self) -> Option<String> {

@@ -12,6 +12,7 @@ use ssh_key::{PublicKey, SshSig};
 
 use crate::asked::Asked;
 use crate::fit::{Fit, listed};
+use crate::keyword::present;
 
 /// The namespace of the signatures (`ssh-keygen -n`), so that one made for something else is not one for a Task.
 pub const NAMESPACE: &str = "sentinelnode.dev/task";
@@ -52,6 +53,7 @@ pub struct SignatureRule {
     /// Names of signers.
     pub by: Vec<String>,
     /// The statement must be for this audience, such as the name of a cluster; without this field it must be for none.
+    #[serde(default, deserialize_with = "present")]
     pub audience: Option<String>,
 }
 

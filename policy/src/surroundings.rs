@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::asked::Asked;
 use crate::effect::Effect;
-use crate::fit::{Fit, listed};
-use crate::keyword::keyword_or;
+use crate::fit::{Fit, listed, shown};
+use crate::keyword::{keyword_or, present};
 use crate::pattern::Pattern;
 use crate::what::Digests;
 
@@ -17,6 +17,7 @@ pub struct Variable {
     /// Its name.
     pub name: Pattern,
     /// Its value; without this field any.
+    #[serde(default, deserialize_with = "present")]
     pub value: Option<Pattern>,
 }
 
@@ -25,9 +26,9 @@ impl Variable {
     fn matches(&self, variable: &EnvVar, effect: Effect) -> bool {
         let value_matches = |value: &Pattern| match variable.value_from {
             Some(_) => effect == Effect::Deny,
-            None => value.matches(&variable.value),
+            None => value.matches(&variable.value, effect),
         };
-        self.name.matches(&variable.name) && self.value.as_ref().is_none_or(value_matches)
+        self.name.matches(&variable.name, effect) && self.value.as_ref().is_none_or(value_matches)
     }
 }
 
@@ -122,17 +123,36 @@ pub(crate) fn fit_env(rule: Option<&[Variable]>, asked: &Asked<'_>, effect: Effe
     }
 }
 
+/// The directory by the name in the request and the one that it is without symbolic links: for an `Allow` rule both must match, for a
+/// `Deny` rule one.
 pub(crate) fn fit_working_dir(rule: Option<&[Pattern]>, asked: &Asked<'_>, effect: Effect) -> Fit {
     let directory = asked.working_dir;
+    let resolved = match &asked.node.working_dir {
+        Ok(resolved) => resolved.as_str(),
+        // Nothing can be started there.
+        Err(why) => return Fit::Differs(why.clone()),
+    };
+    let through =
+        if resolved == directory { String::new() } else { format!(", which is {}", shown(resolved)) };
     match (rule, effect) {
         (Some(patterns), _) => {
-            Fit::or_differs(patterns.iter().any(|pattern| pattern.matches(directory)), || {
-                format!("the working directory is {directory:?}; the rule is for {}", listed(patterns))
+            let matches = |path: &str| patterns.iter().any(|pattern| pattern.matches(path, effect));
+            let (named, real) = (matches(directory), matches(resolved));
+            let fits = match effect {
+                Effect::Allow => named && real,
+                Effect::Deny => named || real,
+            };
+            Fit::or_differs(fits, || {
+                format!(
+                    "the working directory is {}{through}; the rule is for {}",
+                    shown(directory),
+                    listed(patterns)
+                )
             })
         }
         (None, Effect::Deny) => Fit::Fits,
-        (None, Effect::Allow) => Fit::or_differs(directory == "/", || {
-            format!("the working directory is {directory:?}, and the rule allows \"/\" alone")
+        (None, Effect::Allow) => Fit::or_differs(directory == "/" && resolved == "/", || {
+            format!("the working directory is {}{through}, and the rule allows \"/\" alone", shown(directory))
         }),
     }
 }

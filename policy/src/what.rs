@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::asked::{Asked, ProgramFacts};
 use crate::effect::Effect;
 use crate::fit::{Fit, listed};
-use crate::keyword::keyword_or;
+use crate::keyword::{keyword_or, present};
 use crate::pattern::{Arguments, Pattern};
 
 /// What may run.
@@ -28,14 +28,19 @@ keyword_or!(What: "AnyCommand" => What::AnyCommand; list as Vec<Runnable> => Wha
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Runnable {
     /// Absolute paths. The path by the name in the request and the path without symbolic links must both be among them.
+    #[serde(default, deserialize_with = "present")]
     pub programs: Option<Vec<AbsolutePath>>,
     /// Paths that the programs may be symbolic links to, as busybox is under many names. They may not be asked for alone.
+    #[serde(default, deserialize_with = "present")]
     pub resolves_to: Option<Vec<AbsolutePath>>,
     /// What the program's content may be.
+    #[serde(default, deserialize_with = "present")]
     pub sha256: Option<Vec<Sha256Hex>>,
     /// The arguments; without this field an `Allow` rule allows none.
+    #[serde(default, deserialize_with = "present")]
     pub args: Option<Arguments>,
     /// A script.
+    #[serde(default, deserialize_with = "present")]
     pub script: Option<ScriptRule>,
 }
 
@@ -46,8 +51,10 @@ pub struct ScriptRule {
     /// Paths of the interpreter, as of programs.
     pub interpreters: Vec<AbsolutePath>,
     /// Paths that the interpreters may be symbolic links to.
+    #[serde(default, deserialize_with = "present")]
     pub resolves_to: Option<Vec<AbsolutePath>>,
     /// The argument before the path of the script, from its `#!` line; without this field an `Allow` rule allows none.
+    #[serde(default, deserialize_with = "present")]
     pub argument: Option<Pattern>,
     /// Its text.
     pub text: ScriptText,
@@ -185,15 +192,24 @@ impl Runnable {
         match (&self.programs, &self.script, program) {
             (Some(programs), _, Program::Command(argv)) => {
                 let arguments = argv.get(1..).unwrap_or_default();
+                let path = path_fit(programs, self.resolves_to.as_deref().unwrap_or_default(), facts, effect);
+                // The rest costs time, and is about other programs.
+                if matches!(path, Fit::Differs(_)) {
+                    return path;
+                }
                 both(
-                    path_fit(programs, self.resolves_to.as_deref().unwrap_or_default(), facts, effect),
+                    path,
                     both(self.content_fit(facts), arguments_fit(self.args.as_ref(), arguments, effect)),
                 )
             }
-            (_, Some(rule), Program::Script { interpreter: _, argument, text }) => both(
-                path_fit(&rule.interpreters, rule.resolves_to.as_deref().unwrap_or_default(), facts, effect),
-                both(rule.argument_fit(argument.as_deref(), effect), rule.text_fit(text)),
-            ),
+            (_, Some(rule), Program::Script { interpreter: _, argument, text }) => {
+                let targets = rule.resolves_to.as_deref().unwrap_or_default();
+                let path = path_fit(&rule.interpreters, targets, facts, effect);
+                if matches!(path, Fit::Differs(_)) {
+                    return path;
+                }
+                both(path, both(rule.argument_fit(argument.as_deref(), effect), rule.text_fit(text)))
+            }
             (Some(_), _, Program::Script { .. }) => Fit::Differs("the request is a script".to_owned()),
             (_, _, Program::Command(_)) => Fit::Differs("the request is not a script".to_owned()),
             (None, None, _) => Fit::Differs("the rule names no program".to_owned()),
@@ -203,7 +219,13 @@ impl Runnable {
     fn content_fit(&self, facts: &ProgramFacts) -> Fit {
         match (&self.sha256, &facts.sha256) {
             (None, _) => Fit::Fits,
-            (Some(_), None) => Fit::Unknown(format!("the digest of {} is not known", facts.resolved)),
+            (Some(_), None) => Fit::Unknown(
+                // Of what others can replace, the content is not read.
+                facts
+                    .replaceable
+                    .clone()
+                    .unwrap_or_else(|| format!("the digest of {} is not known", facts.resolved)),
+            ),
             (Some(allowed), Some(found)) => {
                 Fit::or_differs(allowed.iter().any(|one| one.0 == *found), || {
                     format!("{} has another content (SHA-256 {found})", facts.resolved)
@@ -221,7 +243,7 @@ impl ScriptRule {
                 "the interpreter has the argument {argument:?}, and the rule allows none"
             )),
             (Some(pattern), argument, _) => {
-                Fit::or_differs(argument.is_some_and(|argument| pattern.matches(argument)), || {
+                Fit::or_differs(argument.is_some_and(|argument| pattern.matches(argument, effect)), || {
                     format!("the interpreter's argument is {argument:?}, which must be {pattern}")
                 })
             }
@@ -268,7 +290,7 @@ fn path_fit(
 fn arguments_fit(rule: Option<&Arguments>, arguments: &[String], effect: Effect) -> Fit {
     let difference = match (rule, effect) {
         (Some(Arguments::Any), _) | (None, Effect::Deny) => None,
-        (Some(Arguments::List(list)), _) => list.difference(arguments),
+        (Some(Arguments::List(list)), _) => list.difference(arguments, effect),
         (None, Effect::Allow) => {
             (!arguments.is_empty()).then(|| "the program has arguments, and the rule allows none".to_owned())
         }

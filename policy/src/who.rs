@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::asked::Asked;
 use crate::effect::Effect;
 use crate::fit::{Fit, listed};
-use crate::keyword::keyword_or;
+use crate::keyword::{keyword_or, present};
 use crate::pattern::Pattern;
 
 /// Who may ask.
@@ -25,10 +25,13 @@ keyword_or!(Who: "Anyone" => Who::Anyone; map as Named => Who::Named; "`Anyone`,
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Named {
     /// Namespace of the Task.
+    #[serde(default, deserialize_with = "present")]
     pub namespaces: Option<Vec<Pattern>>,
     /// User name of the requester.
+    #[serde(default, deserialize_with = "present")]
     pub users: Option<Vec<Pattern>>,
     /// A group of the requester.
+    #[serde(default, deserialize_with = "present")]
     pub groups: Option<Vec<Pattern>>,
 }
 
@@ -46,15 +49,15 @@ impl Named {
         self.users.is_some() || self.groups.is_some()
     }
 
-    fn fits(&self, requester: &Requester) -> Fit {
+    fn fits(&self, requester: &Requester, effect: Effect) -> Fit {
         let user = requester.user.as_str();
         if let Some(users) = &self.users
-            && !users.iter().any(|pattern| pattern.matches(user))
+            && !users.iter().any(|pattern| pattern.matches(user, effect))
         {
             return Fit::Differs(format!("{user:?} asked; allowed are the users {}", listed(users)));
         }
         let has_one_of = |groups: &[Pattern]| {
-            requester.groups.iter().any(|group| groups.iter().any(|pattern| pattern.matches(group)))
+            requester.groups.iter().any(|group| groups.iter().any(|pattern| pattern.matches(group, effect)))
         };
         match &self.groups {
             Some(groups) if !has_one_of(groups) => {
@@ -73,7 +76,7 @@ pub(crate) fn fit(who: Option<&Who>, asked: &Asked<'_>, effect: Effect) -> Fit {
     };
     let namespace = asked.task.namespace.as_str();
     if let Some(namespaces) = &named.namespaces
-        && !namespaces.iter().any(|pattern| pattern.matches(namespace))
+        && !namespaces.iter().any(|pattern| pattern.matches(namespace, effect))
     {
         return Fit::Differs(format!(
             "the Task is in namespace {namespace:?}; the rule is for {}",
@@ -89,7 +92,7 @@ pub(crate) fn fit(who: Option<&Who>, asked: &Asked<'_>, effect: Effect) -> Fit {
         );
     };
     let behind = [Some(&requested_by.author), requested_by.rerun.as_ref()].into_iter().flatten();
-    let mut fits = behind.map(|requester| named.fits(requester));
+    let mut fits = behind.map(|requester| named.fits(requester, effect));
     match effect {
         Effect::Allow => fits.find(|fit| *fit != Fit::Fits).unwrap_or(Fit::Fits),
         Effect::Deny => {

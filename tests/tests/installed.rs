@@ -34,14 +34,19 @@ const IMAGES: [&str; 9] = [
 ];
 
 /// Values for commands on the host, and replicas over real stores.
-const ON_HOSTS: [&str; 6] = [
+const ON_HOSTS: [&str; 5] = [
     "--set=agent.profile=host",
-    "--set=agent.policy.enabled=false",
     "--set=agent.nestedNode=true",
     "--set=storage.kind=mongodb",
     "--set=storage.mongodb.existingSecret.name=mongodb",
     "--set=storage.redis.existingSecret.name=redis",
 ];
+
+/// For nodes where all is allowed. The version before has no policies.
+const WITHOUT_POLICY: [&str; 1] = ["--set=agent.policy.enabled=false"];
+
+/// A rule that allows the shell's programs; the ones of the chart only read.
+const ALLOW_BUSYBOX: &str = r#"--set-json=agent.policy.rules=[{"id":"busybox","effect":"Allow","who":"Anyone","what":[{"programs":["/bin/busybox"],"args":"Any"}],"users":"Any","environments":["Container"]}]"#;
 
 /// Two replicas over real stores, commands on the host, with Helm 4: what people do, and what may happen meanwhile.
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +56,7 @@ async fn two_replicas_and_host_commands_through_upgrades_failover_and_rotation()
     stores(&cluster).await;
     let chart = Cluster::chart();
     let install = ["install", "sentinel-node", chart.as_str()];
-    cluster.helm(Helm::Four, &[&install[..], &ON_HOSTS, &IMAGES].concat()).await;
+    cluster.helm(Helm::Four, &[&install[..], &ON_HOSTS, &WITHOUT_POLICY, &IMAGES].concat()).await;
     let nodes = cluster.all_reachable().await;
     assert_eq!(nodes["items"].as_array().unwrap().len(), cluster.nodes.len(), "{nodes}");
     cluster.helm(Helm::Four, &["test", "sentinel-node"]).await;
@@ -109,7 +114,7 @@ async fn helm_install_alone_is_a_working_system() {
     cluster.delete_tasks(&["contained", "refused"]).await;
 
     let upgrade = ["upgrade", "sentinel-node", &chart, "--reuse-values", "--wait", "--timeout=3m"];
-    let values = ["--set=aggregatedApi.enabled=false"];
+    let values = ["--set=aggregatedApi.enabled=false", ALLOW_BUSYBOX];
     cluster.helm(Helm::Three, &[&upgrade[..], &values].concat()).await;
     command_line_by_a_forwarded_port(&cluster).await;
     let values = ["--set=aggregatedApi.enabled=true", "--set=agent.profile=observe"];
@@ -136,8 +141,8 @@ async fn the_version_before_is_upgraded_under_a_command() {
     cluster.task("earlier", "Host", &["/bin/sh", "-c", "echo by the version before"]).await;
     cluster.complete("earlier").await;
 
-    // Their values, and the defaults of the new chart.
-    let release = [&[chart.as_str()][..], &ON_HOSTS, &IMAGES].concat();
+    // Their values, and the defaults of the new chart but for its policy, which would refuse what they run.
+    let release = [&[chart.as_str()][..], &ON_HOSTS, &WITHOUT_POLICY, &IMAGES].concat();
     agents_are_upgraded_under_a_command(&cluster, &release).await;
     let pods = ["get", "pods", "-l", "app.kubernetes.io/name=sentinel-node", "-o"];
     let pods = [&pods[..], &["jsonpath={.items[*].spec.containers[0].image}"]].concat();
@@ -179,6 +184,12 @@ async fn command_line_by_a_forwarded_port(cluster: &Cluster) {
         cluster.may_forward(one).await;
     }
     let command = ["run", "--all", "--", "/bin/busybox", "echo", "by a forwarded port"];
+    // The kubelets mount the new policy in a minute or two, and no agent restarts.
+    until("the nodes have the policy that allows it", PATIENCE, || async {
+        let ran = person.sentinel(&command).await;
+        if ran.code == 0 { Ok(()) } else { Err(ran.err) }
+    })
+    .await;
     person.sentinel(&command).await.exited(0).has("by a forwarded port");
     person.sentinel(&["check"]).await.has("port-forward to").has("you may forward a port to the operator");
     // More than one frame of it.

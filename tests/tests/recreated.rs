@@ -18,7 +18,7 @@ fn manifest(testbed: &Testbed, name: &str, directory: &Path, ttl: &str) -> Strin
     let script =
         format!("while [ ! -e {} ]; do sleep 0.05; done; echo ran >> {}", gate.display(), ran.display());
     format!(
-        "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: {name}}}\nspec:\n  targets: {{nodeNames: [{node}]}}\n  run: {{command: [sh, -c, {script:?}]}}\n  onRecreate: OncePerSpec\n{ttl}"
+        "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: {name}}}\nspec:\n  targets: {{nodeNames: [{node}]}}\n  run: {{command: [sh, -c, {script:?}], sandbox: Privileged}}\n  onRecreate: OncePerSpec\n{ttl}"
     )
 }
 

@@ -1,7 +1,7 @@
 // What the tests of the pages share: a `sentinel dev` of its own, a headless Chromium, and a page that notes what goes wrong.
 
 import { spawn } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -27,11 +27,24 @@ export const TIMEOUT = 30_000;
 export const WIDTHS = [1440, 400];
 
 /**
+ * Makes a directory below this one that commands can use: they run without root's rights.
+ * @param {string} directory
+ */
+export async function sharedDirectory(directory) {
+  const shared = join(directory, "shared");
+  await mkdir(shared);
+  await chmod(directory, 0o711);
+  await chmod(shared, 0o777);
+  return shared;
+}
+
+/**
  * Starts a dev mode with these arguments, on a port and in a directory of its own, and waits for its banner.
  * @param {string[]} args
  */
 export async function startDev(args = []) {
   const directory = await mkdtemp(join(tmpdir(), "sentinel-viewer-"));
+  const shared = await sharedDirectory(directory);
   const env = { ...process.env, XDG_RUNTIME_DIR: directory, TMPDIR: directory };
   for (const name of Object.keys(env)) if (name.startsWith("SENTINEL_")) delete env[name];
   const child = spawn(sentinel, ["dev", "--listen", "127.0.0.1:0", ...args], { env, stdio: ["ignore", "pipe", "pipe"] });
@@ -53,7 +66,7 @@ export async function startDev(args = []) {
     const run = (...words) => command(["--server", base, ...words], env);
     /** The same with more environment. */
     const runWith = (more, ...words) => command(["--server", base, ...words], { ...env, ...more });
-    return { base, token, link: `${base}/#token=${token}`, directory, run, runWith, stop, log: () => output };
+    return { base, token, link: `${base}/#token=${token}`, directory, shared, run, runWith, stop, log: () => output };
   } catch (error) {
     await stop();
     throw error;

@@ -195,7 +195,7 @@ test("End after Home stays at the end when the first lines come late", async () 
 
 test("a line above the screen whose end comes late is announced", async () => {
   const { page, context, problems } = await open(browser);
-  const gate = `${dev.directory}/late`;
+  const gate = `${dev.shared}/late`;
   const script = `printf 'still at it' >&2; until [ -e ${gate}.begin ]; do sleep 0.1; done; seq -f 'meanwhile %g' 1 400; until [ -e ${gate} ]; do sleep 0.1; done; echo ', done' >&2; until [ -e ${gate}.end ]; do sleep 0.1; done`;
   const started = await dev.run("run", "--name", "late", "--node", "sim-1", "--detach", "--", "sh", "-c", script);
   assert.equal(started.code, 0, started.output);

@@ -105,7 +105,7 @@ test(`a log of ${LINES} lines opens at once, and every place of it is near`, asy
 test(`after ${CUTS} cut connections no line is missing and none is there twice`, async () => {
   const proxy = await startProxy(dev.base);
   try {
-    const stop = join(dev.directory, "enough");
+    const stop = join(dev.shared, "enough");
     const script = `n=0; while [ ! -e '${stop}' ]; do n=$((n + 1)); echo "number $n of many"; sleep 0.05; done`;
     const task = await createTask(dev, "cut", { all: true }, ["sh", "-c", script]);
     const { page, context } = await open(browser);

@@ -217,7 +217,7 @@ test("a group hides the lines of its node only", async () => {
 
 test("what comes is followed, pauses, and goes on", async () => {
   const { page, context, problems } = await open(browser);
-  const gate = `${dev.directory}/gate`;
+  const gate = `${dev.shared}/gate`;
   const script = `seq 1 200; until [ -e ${gate} ]; do sleep 0.1; done; seq -f 'after %g' 1 100`;
   const started = await dev.run("run", "--name", "live", ...NODES, "--detach", "--", "sh", "-c", script);
   assert.equal(started.code, 0, started.output);

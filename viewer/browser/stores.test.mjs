@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { accessibilityProblems, launch, open, shoot, until } from "./harness.mjs";
+import { accessibilityProblems, launch, open, sharedDirectory, shoot, until } from "./harness.mjs";
 import { api, createTask, leaf, logUrl, rowOf, rows, verdict } from "./log-page.mjs";
 import { missing, startStores } from "./stores.mjs";
 
@@ -67,7 +67,7 @@ esac`;
 
 test("real stores: an open log goes on when the operator has restarted", { skip: missing }, async () => {
   const { a } = stores.nodes;
-  const enough = join(directory, "enough");
+  const enough = join(await sharedDirectory(directory), "enough");
   const script = `n=0; while [ ! -e '${enough}' ]; do n=$((n + 1)); echo "number $n of many"; sleep 0.1; done`;
   const task = await createTask(stores, "steady", { nodeNames: [a] }, ["sh", "-c", script]);
   const { page, context } = await open(browser);

@@ -26,13 +26,13 @@ let browser;
 
 before(async () => {
   dev = await startDev(["--nodes", "12"]);
-  const first = await dev.run("run", "--name", "upgrade", "--all", "--ttl", "1h", "--workdir", dev.directory, "--", "sh", "-c", script);
+  const first = await dev.run("run", "--name", "upgrade", "--all", "--ttl", "1h", "--workdir", dev.shared, "--", "sh", "-c", script);
   assert.equal(first.code, 3, first.output);
   const second = await dev.run("rerun", "upgrade", "--follow");
   assert.equal(second.code, 3, second.output);
   const tried = await dev.run("run", "--name", "tried", "--node", "sim-2", "--retry", "1", "--ttl", "1h", "--", "sh", "-c", "echo attempt; exit 4");
   assert.equal(tried.code, 4, tried.output);
-  const flaky = await dev.run("run", "--name", "flaky", ...["sim-1", "sim-2", "sim-3", "sim-4"].flatMap((node) => ["--node", node]), "--retry", "2", "--ttl", "1h", "--workdir", dev.directory, "--", "sh", "-c", retried);
+  const flaky = await dev.run("run", "--name", "flaky", ...["sim-1", "sim-2", "sim-3", "sim-4"].flatMap((node) => ["--node", node]), "--retry", "2", "--ttl", "1h", "--workdir", dev.shared, "--", "sh", "-c", retried);
   assert.equal(flaky.code, 1, flaky.output);
   browser = await launch();
 });

@@ -85,8 +85,8 @@ fn read(path: &Path) -> Result<Policy, Failure> {
 
 fn facts_here(policy: &Policy, start: &Start) -> NodeFacts {
     let mut digests = Digests::default();
-    let Examined { facts, .. } = examine(start, HostNamespaces::Own, &mut |identity, content| {
-        policy.asks_for_digests(&identity.path).then(|| digests.of(identity, content))
+    let Examined { facts, .. } = examine(start, HostNamespaces::Own, &mut |identity, open| {
+        policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
     });
     facts
 }
@@ -105,7 +105,12 @@ fn assumed(request: &RunRequest) -> NodeFacts {
             "where {named:?} is found is known on a node alone; name its absolute path, or use --here"
         ))
     };
-    NodeFacts { name: None, program, identity: Ok(assumed_identity(request)) }
+    NodeFacts {
+        name: None,
+        program,
+        working_dir: Ok(request.working_dir.clone()),
+        identity: Ok(assumed_identity(request)),
+    }
 }
 
 fn assumed_identity(request: &RunRequest) -> IdentityFacts {
@@ -131,6 +136,7 @@ fn assumed_identity(request: &RunRequest) -> IdentityFacts {
         group: name(request.group.as_ref(), gid),
         primary_gid: request.group.is_none().then_some(gid),
         groups: Vec::new(),
+        group_names: Vec::new(),
     }
 }
 

@@ -53,6 +53,9 @@ impl Default for Rules {
     }
 }
 
+/// Longest time from SIGTERM to SIGKILL: as long as a Task may ask for. A longer one would make `timeouts.run` no limit.
+const MAX_GRACE_MS: u64 = 3_600_000;
+
 /// What the rules decide about.
 pub(super) struct Candidate<'a> {
     pub(super) start: &'a Start,
@@ -79,6 +82,7 @@ pub(super) fn admit<'a>(candidate: &Candidate<'a>) -> Result<Option<&'a Permit>,
     journal_safe(candidate)?;
     environment_offered(candidate)?;
     request_sound(&candidate.start.request)?;
+    within("timeouts.grace in milliseconds", Some(candidate.start.deadlines.grace_ms), &(0..=MAX_GRACE_MS))?;
     secrets_sent(candidate)?;
     let permit = candidate.policy.permit()?;
     room_for_one_more(candidate)?;
@@ -338,7 +342,7 @@ mod tests {
         PolicyVerdict::Allowed(Box::new(Permit {
             rule: "backups".into(),
             concurrent,
-            signer: None,
+            signed: None,
             program,
             uid: 1,
             gid: 1,

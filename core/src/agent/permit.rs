@@ -2,6 +2,7 @@
 
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::text::{Message, Name};
+use sentinel_protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 /// What the node's policy decides about a `Start`.
@@ -49,9 +50,9 @@ pub struct Permit {
     /// How many may run at a time by this rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u32>,
-    /// Who had signed the Task, if the rule asks for that.
+    /// What the author of the Task has signed, if the rule asks for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signer: Option<Name>,
+    pub signed: Option<SignedPermit>,
     /// The program, or the interpreter of a script.
     pub program: FileIdentity,
     /// The command's user.
@@ -61,6 +62,20 @@ pub struct Permit {
     /// Its further groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<u32>,
+}
+
+/// A signed statement that was verified. It is used up when the Attempt is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedPermit {
+    /// Who signed it.
+    pub signer: Name,
+    /// Its id.
+    pub statement: String,
+    /// How many Attempts this node may start by it.
+    pub runs: u32,
+    /// Until when.
+    pub not_after: UnixMillis,
 }
 
 /// A file as it was. Only root can make another file, or another content, that is equal.

@@ -120,7 +120,7 @@ impl World {
         PolicyVerdict::Allowed(Box::new(Permit {
             rule: "open".into(),
             concurrent,
-            signer: None,
+            signed: None,
             program,
             uid: 1,
             gid: 1,

@@ -149,8 +149,14 @@ impl Performer {
                 set.err().map(|error| journal_failed(&error))
             }
             Effect::Record(admitted) => {
-                self.secrets.keep(&admitted.start.attempt);
-                Some(self.record(*admitted, Self::create))
+                let (permit, attempt) = (admitted.permit.as_ref(), &admitted.start.attempt);
+                match permit.map_or(Ok(()), |permit| self.permission.use_up(permit, attempt)) {
+                    Ok(()) => {
+                        self.secrets.keep(attempt);
+                        Some(self.record(*admitted, Self::create))
+                    }
+                    Err(why) => Some(Event::NotRecorded { attempt: attempt.clone(), why }),
+                }
             }
             Effect::KeepSecrets(attempt) => {
                 self.secrets.keep(&attempt);

@@ -1,6 +1,6 @@
 //! Whether a command may start: when its `Start` arrives, and again when it is launched, which may be long after.
 
-use sentinel_core::agent::PolicyVerdict;
+use sentinel_core::agent::{Permit, PolicyVerdict};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_agent::Start;
@@ -31,6 +31,14 @@ impl Permission {
         verdict
     }
 
+    /// Uses up what was signed, if the permit rests on that, before the Attempt is recorded.
+    ///
+    /// # Errors
+    /// Why it may not be used.
+    pub(super) fn use_up(&self, permit: &Permit, attempt: &AttemptId) -> Result<(), Refusal> {
+        self.gate.use_up(permit, attempt, host::wall_clock())
+    }
+
     /// Notes that the Attempt that was allowed last is in the Journal.
     pub(super) fn note_recorded(&mut self, attempt: &AttemptId) {
         self.recorded = Some((attempt.clone(), self.version));
@@ -50,7 +58,16 @@ impl Permission {
         }
         match dir.accepted() {
             // What runs is what the first permit names: the process that becomes the command compares it.
-            Ok(Some(accepted)) => self.gate.verdict(&accepted.start, host::wall_clock()).permit().map(drop),
+            Ok(Some(accepted)) => {
+                let verdict = self.gate.verdict(&accepted.start, host::wall_clock());
+                match verdict.permit()? {
+                    Some(now) if accepted.permit.is_none() => Err(Refusal::Policy {
+                        rule: now.rule.clone(),
+                        why: Some("it was accepted before this node had a policy; run it again".into()),
+                    }),
+                    _ => Ok(()),
+                }
+            }
             // Without a readable request nothing can be started.
             Ok(None) | Err(_) => Ok(()),
         }

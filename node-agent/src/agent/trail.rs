@@ -384,6 +384,6 @@ fn new_id() -> Result<ChainId, DirectoryError> {
 /// A request that was accepted, with what has allowed it.
 fn requested(start: &Start, permit: Option<&Permit>) -> Requested {
     let allowed_by = permit.map(|permit| permit.rule.clone());
-    let signed_by = permit.and_then(|permit| permit.signer.clone());
+    let signed_by = permit.and_then(|permit| Some(permit.signed.as_ref()?.signer.clone()));
     Requested { allowed_by, signed_by, ..Requested::of(start) }
 }

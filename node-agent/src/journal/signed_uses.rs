@@ -39,7 +39,8 @@ impl SignedUses {
         Self { dir: state_dir.join("signed") }
     }
 
-    /// Uses a statement for an Attempt; again for the same one is not another use. Durable on return.
+    /// Uses a statement for an Attempt that is about to be recorded. An Attempt that was recorded before is known by the Journal or its
+    /// tombstone; one that is listed here and known by neither was forgotten long ago, and may not start again. Durable on return.
     ///
     /// # Errors
     /// Why it may not be used.
@@ -58,7 +59,7 @@ impl SignedUses {
         let is_new = uses.is_none();
         let mut uses = uses.unwrap_or(Uses { not_after, attempts: Vec::new() });
         if uses.attempts.contains(attempt) {
-            return Ok(());
+            return Err(format!("the signed statement {id} was used for {attempt} before"));
         }
         if uses.attempts.len() >= runs as usize {
             return Err(format!(
@@ -104,13 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_used_as_often_as_it_is_for_and_a_repetition_is_not_a_use() {
+    fn a_statement_is_used_as_often_as_it_is_for_and_once_for_an_attempt() {
         let dir = tempfile::tempdir().unwrap();
         let claim = |id: &str, run: u32| {
             let uses = SignedUses::of(dir.path());
             uses.claim(id, &attempt(run), 2, UnixMillis(1_000), UnixMillis(500))
         };
-        assert_eq!((claim("a", 1), claim("a", 2), claim("a", 1)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((claim("a", 1), claim("a", 2)), (Ok(()), Ok(())));
+        // Its tombstone is gone: an operator may have made room for others until it was.
+        assert!(claim("a", 1).unwrap_err().contains("was used for u/1/n/1 before"));
         assert!(claim("a", 3).unwrap_err().contains("was used 2 times"));
         assert_eq!(claim("b", 3), Ok(()));
     }

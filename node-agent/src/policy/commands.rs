@@ -68,8 +68,8 @@ pub fn run(command: &PolicyCommand) -> Result<bool, Box<dyn Error>> {
             let start = request_in(request)?;
             let host = if *here { HostNamespaces::Own } else { HostNamespaces::OfInit };
             let mut digests = Digests::default();
-            let Examined { mut facts, .. } = examine(&start, host, &mut |identity, content| {
-                policy.asks_for_digests(&identity.path).then(|| digests.of(identity, content))
+            let Examined { mut facts, .. } = examine(&start, host, &mut |identity, open| {
+                policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
             });
             facts.name = Some(start.attempt.node.to_string());
             let verdict = policy.verdict(&Asked::of(&start, &facts, host::wall_clock()));

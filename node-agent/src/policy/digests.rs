@@ -1,12 +1,11 @@
 //! Digests of programs, so that each is read once until it changes.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 
 use sentinel_core::agent::FileIdentity;
 
-use crate::supervisor::sha256_of;
+use crate::supervisor::{OpenContent, sha256_of};
 
 /// Digests that are remembered; beyond, the oldest is dropped.
 const MOST: usize = 64;
@@ -20,11 +19,11 @@ impl Digests {
     ///
     /// # Errors
     /// When it cannot be read, or changed meanwhile.
-    pub fn of(&mut self, identity: &FileIdentity, content: File) -> io::Result<String> {
+    pub fn of(&mut self, identity: &FileIdentity, open: OpenContent<'_>) -> io::Result<String> {
         if let Some((_, digest)) = self.0.iter().find(|(known, _)| known == identity) {
             return Ok(digest.clone());
         }
-        let digest = sha256_of(identity, content)?;
+        let digest = sha256_of(identity, &open()?)?;
         if self.0.len() >= MOST {
             self.0.pop_front();
         }

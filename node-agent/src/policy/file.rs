@@ -1,11 +1,12 @@
 //! The policy as it is on the disk. It is read again when the file is another one, or has changed.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::libc;
 use sentinel_policy::document::{MAX_BYTES, Policy};
 
 /// A file that changed so short a time ago may have changed again without another time of change.
@@ -99,16 +100,34 @@ pub fn read(path: &Path) -> Result<Policy, String> {
     Policy::read(&bytes).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))
 }
 
+/// The beginning of a regular file. Of anything else nothing: to open a pipe could take forever.
+pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// At most one byte more than a policy may have.
 fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read_regular(path, MAX_BYTES as u64 + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_policy_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("policy.yaml");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read(&pipe).unwrap_err().contains("not a regular file"));
+        assert!(read(dir.path()).unwrap_err().contains("not a regular file"));
+    }
 
     const DENY_ALL: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\n";
     const DENY_ROOT: &str = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: [{id: a, effect: Deny, users: [root]}]\n";

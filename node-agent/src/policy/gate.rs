@@ -4,22 +4,25 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sentinel_core::agent::{Permit, PolicyVerdict};
+use sentinel_core::agent::{Permit, PolicyVerdict, SignedPermit};
 use sentinel_policy::asked::Asked;
 use sentinel_policy::rule::{KILL_SWITCH, NO_RULE, POLICY_UNUSABLE};
-use sentinel_policy::signature::Verified;
 use sentinel_policy::verdict::Decision;
+use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 
 use super::digests::Digests;
-use super::file::PolicyFile;
+use super::file::{PolicyFile, read_regular};
 use crate::journal::SignedUses;
 use crate::supervisor::{Examined, HostNamespaces, examine};
 
 /// Bytes of the kill switch that a refusal quotes.
-const MAX_REASON: usize = 200;
+const MAX_REASON: u64 = 200;
+
+/// The name of a node that has none.
+const UNNAMED: &str = "-";
 
 /// Where the policy and the kill switch are.
 #[derive(Debug, Clone, Default)]
@@ -82,10 +85,15 @@ impl PolicyGate {
         Some(Refusal::Policy { rule: KILL_SWITCH.into(), why: Some(why.into()) })
     }
 
-    /// Uses a signed statement for this Attempt.
-    fn use_up(&self, signed: &Verified, start: &Start, now: UnixMillis) -> Result<(), String> {
-        let Verified { signer: _, id, runs, not_after } = signed;
-        self.uses.claim(&id.to_string(), &start.attempt, *runs, *not_after, now)
+    /// Uses up what its author has signed, for an Attempt that is about to be recorded. Durable on return.
+    ///
+    /// # Errors
+    /// Why it may not be used.
+    pub fn use_up(&self, permit: &Permit, attempt: &AttemptId, now: UnixMillis) -> Result<(), Refusal> {
+        let Some(SignedPermit { statement, runs, not_after, .. }) = &permit.signed else { return Ok(()) };
+        self.uses
+            .claim(statement, attempt, *runs, *not_after, now)
+            .map_err(|why| Refusal::Policy { rule: permit.rule.clone(), why: Some(why.into()) })
     }
 
     fn decide(&mut self, start: &Start, now: UnixMillis) -> PolicyVerdict {
@@ -97,9 +105,14 @@ impl PolicyGate {
             Ok(policy) => policy,
             Err(why) => return PolicyVerdict::Refused { rule: POLICY_UNUSABLE.into(), why: why.into() },
         };
+        let asked_for = start.attempt.node.as_str();
+        if let Some(node) = self.node.as_deref().filter(|node| *node != asked_for && *node != UNNAMED) {
+            let why = format!("the request is for node {asked_for}, and this is {node}");
+            return PolicyVerdict::Refused { rule: NO_RULE.into(), why: why.into() };
+        }
         let digests = &mut self.digests;
-        let Examined { mut facts, program } = examine(start, self.host, &mut |identity, content| {
-            policy.asks_for_digests(&identity.path).then(|| digests.of(identity, content))
+        let Examined { mut facts, program } = examine(start, self.host, &mut |identity, open| {
+            policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
         });
         facts.name.clone_from(&self.node);
         match (policy.verdict(&Asked::of(start, &facts, now)).decision, program, facts.identity) {
@@ -107,13 +120,15 @@ impl PolicyGate {
                 PolicyVerdict::Refused { rule: rule.into(), why: why.into() }
             }
             (Decision::Allowed { rule, concurrent, signed }, Some(program), Ok(identity)) => {
-                if let Some(why) = signed.as_ref().and_then(|signed| self.use_up(signed, start, now).err()) {
-                    return PolicyVerdict::Refused { rule: rule.as_str().into(), why: why.into() };
-                }
                 PolicyVerdict::Allowed(Box::new(Permit {
                     rule: rule.as_str().into(),
                     concurrent,
-                    signer: signed.map(|signed| signed.signer.into()),
+                    signed: signed.map(|signed| SignedPermit {
+                        signer: signed.signer.into(),
+                        statement: signed.id.to_string(),
+                        runs: signed.runs,
+                        not_after: signed.not_after,
+                    }),
                     program,
                     uid: identity.uid,
                     gid: identity.gid,
@@ -136,8 +151,8 @@ fn killed(path: &Path) -> Option<String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(format!("the kill switch {} cannot be examined: {error}", path.display())),
         Ok(_) => {
-            let text = fs::read(path).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text[..text.len().min(MAX_REASON)]).into_owned();
+            let text = read_regular(path, MAX_REASON).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
             let reason = text.lines().next().unwrap_or_default().trim();
             let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
             Some(format!(

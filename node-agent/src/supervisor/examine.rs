@@ -30,16 +30,21 @@ pub struct Examined {
     pub program: Option<FileIdentity>,
 }
 
-/// Examines a request as its command would see the node. `digest` is asked for the SHA-256 of a program; `None` if no rule compares it.
-pub fn examine(
-    start: &Start,
-    host: HostNamespaces,
-    digest: &mut dyn FnMut(&FileIdentity, File) -> Option<io::Result<String>>,
-) -> Examined {
+/// Largest program whose digest is computed, bytes.
+const MAX_DIGESTED: u64 = 256 << 20;
+
+/// Opens the content of a program.
+pub type OpenContent<'a> = &'a dyn Fn() -> io::Result<File>;
+
+/// The SHA-256 of a program; `None` if no rule compares it, and then its content is not opened.
+pub type DigestOf<'a> = &'a mut dyn FnMut(&FileIdentity, OpenContent<'_>) -> Option<io::Result<String>>;
+
+/// Examines a request as its command would see the node.
+pub fn examine(start: &Start, host: HostNamespaces, digest: DigestOf<'_>) -> Examined {
     let root = match Root::of(start.request.environment, host) {
         Ok(root) => root,
         Err(StartError { message, .. }) => {
-            let facts = NodeFacts { name: None, program: Err(message.clone()), identity: Err(message) };
+            let facts = nothing(message);
             return Examined { facts, program: None };
         }
     };
@@ -48,7 +53,7 @@ pub fn examine(
         Ok(identity) => identity,
         Err(StartError { message, .. }) => {
             // Without a user there is no `PATH` to search either, and nothing can be allowed.
-            let facts = NodeFacts { name: None, program: Err(message.clone()), identity: Err(message) };
+            let facts = nothing(message);
             return Examined { facts, program: None };
         }
     };
@@ -58,9 +63,27 @@ pub fn examine(
         Err(message) => (Err(message), None),
     };
     Examined {
-        facts: NodeFacts { name: None, program, identity: Ok(identity_facts(&root, identity)) },
+        facts: NodeFacts {
+            name: None,
+            program,
+            working_dir: resolved_dir(&root, &start.request.working_dir),
+            identity: Ok(identity_facts(&root, identity)),
+        },
         program: file,
     }
+}
+
+/// Nothing is known, and so nothing can be allowed.
+fn nothing(why: String) -> NodeFacts {
+    NodeFacts { name: None, program: Err(why.clone()), working_dir: Err(why.clone()), identity: Err(why) }
+}
+
+/// A directory without symbolic links.
+fn resolved_dir(root: &Root, directory: &str) -> Result<String, String> {
+    let unknown = |error: io::Error| format!("working directory {directory:?} cannot be examined: {error}");
+    let directory = root.open(Path::new(directory), OFlags::PATH | OFlags::DIRECTORY).map_err(unknown)?;
+    let resolved = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).map_err(unknown)?;
+    resolved.into_os_string().into_string().map_err(|_| "the working directory is not UTF-8".to_owned())
 }
 
 fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {
@@ -72,6 +95,7 @@ fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {
         gid: gid.as_raw(),
         group: group_name(root, gid.as_raw()),
         primary_gid,
+        group_names: groups.iter().filter_map(|gid| group_name(root, gid.as_raw())).collect(),
         groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
     }
 }
@@ -111,6 +135,10 @@ impl Found {
         let unreadable = |error: io::Error| format!("{} cannot be examined: {error}", requested.display());
         let file = root.open(&requested, OFlags::PATH).map_err(unreadable)?;
         let stat = fstat(&file).map_err(|error| unreadable(error.into()))?;
+        // On the descriptor that is used from here on: to open anything else could take forever.
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(format!("{} is not a regular file", requested.display()));
+        }
         Ok(Self { requested, file, stat })
     }
 
@@ -126,7 +154,7 @@ impl Found {
     /// Opens its content.
     pub(super) fn content(&self) -> io::Result<File> {
         let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(File::from(openat(CWD, link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+        Ok(File::from(openat(CWD, link, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?))
     }
 
     /// The opened file.
@@ -134,19 +162,15 @@ impl Found {
         self.file
     }
 
-    fn examine(
-        &self,
-        root: &Root,
-        digest: &mut dyn FnMut(&FileIdentity, File) -> Option<io::Result<String>>,
-    ) -> Result<(ProgramFacts, FileIdentity), String> {
+    fn examine(&self, root: &Root, digest: DigestOf<'_>) -> Result<(ProgramFacts, FileIdentity), String> {
         let identity = self.identity()?;
         let requested = self.requested.to_str().ok_or("the program's path is not UTF-8")?.to_owned();
-        let sha256 = match self.content().map(|content| digest(&identity, content)) {
-            Ok(None) | Err(_) => None,
-            Ok(Some(Ok(digest))) => Some(digest),
-            Ok(Some(Err(error))) => return Err(format!("{} cannot be read: {error}", identity.path)),
-        };
         let replaceable = replaceable(root, &identity.path);
+        // What others can replace is refused anyway, and could be anything.
+        let digest = if replaceable.is_none() { digest(&identity, &|| self.content()) } else { None };
+        let sha256 = digest
+            .transpose()
+            .map_err(|error| format!("{} cannot be compared by its digest: {error}", identity.path))?;
         Ok((ProgramFacts { requested, resolved: identity.path.clone(), sha256, replaceable }, identity))
     }
 }
@@ -168,16 +192,21 @@ fn identity_of(path: String, stat: &Stat) -> FileIdentity {
 ///
 /// # Errors
 /// When it cannot be read, or changed.
-pub fn sha256_of(identity: &FileIdentity, mut file: File) -> io::Result<String> {
+pub fn sha256_of(identity: &FileIdentity, file: &File) -> io::Result<String> {
+    if identity.size > MAX_DIGESTED {
+        return Err(io::Error::other(format!("it has more than {MAX_DIGESTED} bytes")));
+    }
+    // One more than its length shows that it grows.
+    let mut content = file.take(identity.size + 1);
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match file.read(&mut buffer)? {
+        match content.read(&mut buffer)? {
             0 => break,
             read => hash.update(&buffer[..read]),
         }
     }
-    let after = identity_of(identity.path.clone(), &fstat(&file)?);
+    let after = identity_of(identity.path.clone(), &fstat(file)?);
     if after != *identity {
         return Err(io::Error::other("it changed while it was read"));
     }
@@ -205,7 +234,8 @@ fn writable_by(stat: &Stat) -> Option<String> {
     let is_sticky = is_directory && mode & 0o1000 != 0;
     if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
         Some(format!("belongs to user {}", stat.st_uid))
-    } else if mode & 0o020 != 0 && stat.st_gid != 0 && !is_sticky {
+    } else if mode & 0o020 != 0 && !is_sticky {
+        // Of any group: with an access control list these bits are its mask, and stand for other users.
         Some(format!("is writable by group {}", stat.st_gid))
     } else if mode & 0o002 != 0 && !is_sticky {
         Some("is writable by everyone".to_owned())
@@ -236,16 +266,28 @@ mod tests {
         mode(&program, 0o757);
         assert!(found().unwrap().contains("program is writable by everyone"));
         mode(&program, 0o755);
-        mode(dir.path(), 0o777);
+        mode(dir.path(), 0o757);
         assert!(found().unwrap().contains("is writable by everyone"), "{:?}", found());
         mode(dir.path(), 0o1777);
         assert_eq!(found(), None);
         if geteuid().is_root() {
             std::os::unix::fs::chown(&program, Some(1234), None).unwrap();
             assert!(found().unwrap().contains("program belongs to user 1234"));
-            std::os::unix::fs::chown(&program, Some(0), Some(50)).unwrap();
+            std::os::unix::fs::chown(&program, Some(0), Some(0)).unwrap();
             mode(&program, 0o775);
-            assert!(found().unwrap().contains("program is writable by group 50"));
+            assert!(found().unwrap().contains("program is writable by group 0"));
+        }
+    }
+
+    /// To open a pipe for its content hung the agent's thread forever.
+    #[test]
+    fn what_is_not_a_regular_file_is_never_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let root = Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::Own).unwrap();
+        for path in [pipe, dir.path().to_owned()] {
+            assert!(Found::open(&root, path).err().unwrap().contains("is not a regular file"));
         }
     }
 
@@ -257,13 +299,13 @@ mod tests {
         let root = Root::of(sentinel_protocol::request::Environment::Container, HostNamespaces::Own).unwrap();
         let now = || Found::open(&root, path.clone()).unwrap();
         let before = now().identity().unwrap();
-        let digest = sha256_of(&before, now().content().unwrap()).unwrap();
+        let digest = sha256_of(&before, &now().content().unwrap()).unwrap();
         assert_eq!(digest, sentinel_policy::what::sha256_hex(b"one"));
         // The same length and the same inode.
         while now().identity().unwrap() == before {
             fs::write(&path, "two").unwrap();
         }
-        assert!(sha256_of(&before, now().content().unwrap()).unwrap_err().to_string().contains("changed"));
+        assert!(sha256_of(&before, &now().content().unwrap()).unwrap_err().to_string().contains("changed"));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(Found::open(&root, link).unwrap().identity().unwrap(), now().identity().unwrap());

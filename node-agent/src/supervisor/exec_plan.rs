@@ -189,6 +189,9 @@ fn exec(plan: &ExecPlan) -> io::Error {
             Executable::Path => {
                 libc::execve(plan.path.as_ptr(), argv.as_ptr(), envp.as_ptr());
             }
+            Executable::Resolved(path) => {
+                libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
+            }
             Executable::Descriptor(program) => {
                 let (empty, fd) = (c"".as_ptr(), program.as_raw_fd());
                 let flags = libc::c_long::from(libc::AT_EMPTY_PATH);

@@ -68,7 +68,7 @@ mod survival;
 mod termination;
 mod zygote;
 
-pub use examine::{Examined, examine, sha256_of};
+pub use examine::{DigestOf, Examined, OpenContent, examine, sha256_of};
 pub use invocation::{HostNamespaces, is_requested};
 pub use kill::end_tree;
 pub use launch::{LaunchError, Launcher, Prefork, StartRecord, Unconfirmed};

@@ -1,10 +1,11 @@
 //! What the node's policy has allowed, compared with what would be executed, in the process that becomes the command. What was
 //! compared is what runs: a program is executed by its descriptor.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sentinel_core::agent::{FileIdentity, Permit};
 use sentinel_protocol::refusal::Refusal;
@@ -19,8 +20,10 @@ use super::root::Root;
 pub(super) enum Executable {
     /// By this descriptor.
     Descriptor(OwnedFd),
-    /// By its path: the kernel gives a script's path to its interpreter, which opens it again. The agent has refused a path with
-    /// a part that others than root can replace.
+    /// By this path, which has no symbolic links: the kernel gives a script's path to its interpreter, which opens it again. The
+    /// agent has refused a path with a part that others than root can replace; links on the way to it they may.
+    Resolved(CString),
+    /// By the path of the plan: there was nothing to compare.
     Path,
 }
 
@@ -49,8 +52,12 @@ pub(super) fn check(
     if (uid.as_raw(), gid.as_raw(), &groups) != (permit.uid, permit.gid, &permit.groups) {
         return Err(changed(format!("the user or the groups of the command (user {uid}, group {gid})")));
     }
-    let is_script = found.content().is_ok_and(|content| begins_a_script(&content));
-    Ok(if is_script { Executable::Path } else { Executable::Descriptor(found.into_fd()) })
+    if !found.content().is_ok_and(|content| begins_a_script(&content)) {
+        return Ok(Executable::Descriptor(found.into_fd()));
+    }
+    let resolved = Found::open(root, PathBuf::from(&now.path)).and_then(|found| found.identity());
+    let path = CString::new(now.path.as_bytes()).ok().filter(|_| resolved.is_ok_and(|found| found == now));
+    path.map(Executable::Resolved).ok_or_else(|| changed(format!("the program {}", now.path)))
 }
 
 fn difference(allowed: &FileIdentity, now: &FileIdentity) -> String {

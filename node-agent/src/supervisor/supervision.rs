@@ -116,7 +116,7 @@ impl<'a> Supervision<'a> {
             poll_at: 0,
             move_at: moves.then(|| boot_clock_ms().saturating_add(MOVE_AFTER_MS)),
             left: None,
-            signer: accepted.permit.as_ref().and_then(|permit| permit.signer.clone()),
+            signer: accepted.permit.as_ref().and_then(|permit| Some(permit.signed.as_ref()?.signer.clone())),
         }
     }
 

@@ -229,7 +229,7 @@ async fn a_program_is_compared_by_its_content() {
     assert!(why.contains("has another content"), "{why}");
     // In a place where others can replace it, it is not trusted, whatever it is now.
     write("#!/bin/sh\nexit 7\n");
-    fs::set_permissions(&script, PermissionsExt::from_mode(0o777)).unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o757)).unwrap();
     let (_, why) = refusal(&mut control, &command(3, &[tool])).await;
     assert!(why.contains("is writable by everyone"), "{why}");
     node.stop().await;
@@ -249,6 +249,22 @@ fn signed(start: Start) -> Start {
     let signature = key().sign(NAMESPACE, HashAlg::Sha512, statement.as_bytes()).unwrap();
     let signature = signature.to_pem(LineEnding::LF).unwrap();
     Start { signed: Some(Signed { statement, signature }), ..start }
+}
+
+/// A hostile operator tells a signed script that it is on another node.
+#[tokio::test]
+async fn a_request_for_another_node_is_not_allowed() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let program = node.program("true", "/bin/true");
+    let program = program.to_str().unwrap();
+    node.write_policy(&allow("nothing", &format!("{{programs: [{program}]}}"), ""));
+    let policy = PolicyFiles { policy: Some(node.path("policy.yaml")), kill_switch: None };
+    node.start_as(AgentConfig { policy, node_name: Some("node-2".into()), ..node.config(&gateway) });
+    let mut control = gateway.control().await;
+    let (_, why) = refusal(&mut control, &command(1, &[program])).await;
+    assert_eq!(why, "the request is for node node-1, and this is node-2");
+    node.stop().await;
 }
 
 /// An operator in the wrong hands sends what the author has signed once more than the author allowed.

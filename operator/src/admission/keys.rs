@@ -315,7 +315,7 @@ mod tests {
 
     fn keeper() -> KeyKeeper {
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let client = Client::try_from(config).unwrap();
+        let client = crate::cluster::client::client(config, &crate::metrics::Registry::new()).unwrap();
         let kept = Kept { secret: "keys".to_owned(), webhook: None };
         KeyKeeper::new(client, "ns", kept, Stamps::default())
     }

@@ -133,6 +133,8 @@ const CHANGES: &[(&str, &str, Change)] = &[
         start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value: "/x".into(), value_from: None }];
     }),
     ("request.workingDir", "workingDirs", |start, _| start.request.working_dir = "/tmp".into()),
+    ("request.workingDir", "workingDirs", |_, node| node.working_dir = Ok("/tmp".into())),
+    ("request.workingDir", "workingDirs", |_, node| node.working_dir = Err("there is none".into())),
     ("request.umask", "umask", |start, _| start.request.umask = 0),
     ("request.env", "env", |start, _| {
         let value_from = Some(secret());

@@ -99,6 +99,7 @@ pub(crate) fn start() -> Start {
 pub(crate) fn node() -> NodeFacts {
     NodeFacts {
         name: Some("node-1".into()),
+        working_dir: Ok("/".into()),
         program: Ok(ProgramFacts {
             requested: "/usr/bin/df".into(),
             resolved: "/usr/bin/df".into(),
@@ -112,6 +113,7 @@ pub(crate) fn node() -> NodeFacts {
             group: Some("nogroup".into()),
             primary_gid: Some(65534),
             groups: vec![],
+            group_names: vec![],
         }),
     }
 }
@@ -126,4 +128,9 @@ pub(crate) fn refusal(policy: &Policy, start: &Start, node: &NodeFacts) -> Optio
         Decision::Allowed { .. } => None,
         Decision::Refused { rule, why } => Some(format!("{rule}: {why}")),
     }
+}
+
+/// A policy of rules without its head.
+pub(crate) fn rules(text: &str) -> String {
+    format!("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n{text}")
 }

@@ -26,7 +26,7 @@ pub fn build_escape(directory: &Path) -> PathBuf {
             "-o",
         ])
         .arg(&program)
-        .arg(repository().join("tests/src/bin/escape.rs"))
+        .arg(repository().join("tests/src/bin/escape/main.rs"))
         .output()
         .expect("rustc starts");
     assert!(output.status.success(), "it does not build:\n{}", String::from_utf8_lossy(&output.stderr));

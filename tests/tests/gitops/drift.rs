@@ -37,6 +37,8 @@ spec:
       - {name: A}
       - {name: S, valueFrom: {secretKeyRef: {name: db, key: password, optional: true}}}
     environment: Host
+    sandbox: Baseline
+    readOnlyRootFilesystem: true
     user: "65534"
     group: "65534"
     umask: "0077"

@@ -83,13 +83,14 @@ impl LogFile {
         self.end - RECORDS
     }
 
-    /// Makes it empty, durably, before anything is written under the new generation.
+    /// Makes it empty, durably, before anything is written under the new generation. It is cut only after that: a log that
+    /// is shorter under its old generation has lost changes.
     pub(super) fn reset(&mut self, capacity: u64, generation: u64) -> io::Result<()> {
+        self.file.write_all_at(&header(generation), 0)?;
+        self.file.sync_data()?;
         if self.file.metadata()?.len() > RECORDS + capacity {
             self.file.set_len(RECORDS + capacity)?;
         }
-        self.file.write_all_at(&header(generation), 0)?;
-        self.file.sync_data()?;
         self.generation = generation;
         self.end = RECORDS;
         self.allocated = self.file.metadata()?.len();
@@ -236,6 +237,8 @@ fn number(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
     use super::*;
 
     fn change(file: &str, content: &str) -> Change {
@@ -263,6 +266,24 @@ mod tests {
         log.append(8, &all[2..]).unwrap();
         let held = Held { generation: 9, first: Some(8), changes: all[2..].to_vec() };
         assert_eq!(read(&path).unwrap(), Some(held), "the second record is still there, of generation 7");
+    }
+
+    /// A stop before the new header would otherwise leave a log of the old generation without its last changes, and the next
+    /// start would refuse it as damaged.
+    #[test]
+    fn a_log_is_not_cut_before_it_is_empty() {
+        let file = File::from(memfd_create("log", MemfdFlags::ALLOW_SEALING).unwrap());
+        let of_it = file.try_clone().unwrap();
+        let mut log = LogFile { file, path: PathBuf::new(), generation: 7, end: RECORDS, allocated: 0 };
+        log.reset(100, 7).unwrap();
+        let grown = [change("a", &"x".repeat(200)), change("b", "")];
+        log.append(1, &grown).unwrap();
+        fcntl_add_seals(&of_it, SealFlags::FUTURE_WRITE).unwrap();
+        let refused = log.reset(100, 9);
+        assert!(refused.is_err(), "no header can be written");
+        let mut bytes = vec![0; usize::try_from(of_it.metadata().unwrap().len()).unwrap()];
+        of_it.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(parse(&bytes).unwrap(), Some(Held { generation: 7, first: Some(1), changes: grown.to_vec() }));
     }
 
     #[test]

@@ -8,13 +8,13 @@
 //!
 //! Every trial is a process of its own, and changes nothing that it does not put back, so that it is harmless without a sandbox too. It
 //! needs only the standard library, so that `rustc` alone makes a static program of it for machines and images that have nothing else.
-//!
-//! Over 500 lines: a table of trials, in the one file that `rustc` compiles.
 
 #![allow(unsafe_code, reason = "system calls that no library makes")]
 
+mod calls;
+
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_long};
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -22,63 +22,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Numbers of system calls: on x86-64, and on other architectures.
-mod number {
-    const IS_X86_64: bool = cfg!(target_arch = "x86_64");
-
-    const fn number(x86_64: i64, other: i64) -> i64 {
-        if IS_X86_64 { x86_64 } else { other }
-    }
-
-    pub(super) const PTRACE: i64 = number(101, 117);
-    pub(super) const PROCESS_VM_READV: i64 = number(310, 270);
-    pub(super) const KILL: i64 = number(62, 129);
-    pub(super) const GETPPID: i64 = number(110, 173);
-    pub(super) const CAPSET: i64 = number(126, 91);
-    pub(super) const PRCTL: i64 = number(157, 167);
-    pub(super) const PRLIMIT: i64 = number(302, 261);
-    pub(super) const SETGROUPS: i64 = number(116, 159);
-    pub(super) const SETRESUID: i64 = number(117, 147);
-    pub(super) const SETRESGID: i64 = number(119, 149);
-    pub(super) const MOUNT: i64 = number(165, 40);
-    pub(super) const UMOUNT: i64 = number(166, 39);
-    pub(super) const PIVOT_ROOT: i64 = number(155, 41);
-    pub(super) const CHROOT: i64 = number(161, 51);
-    pub(super) const UNSHARE: i64 = number(272, 97);
-    pub(super) const SETNS: i64 = number(308, 268);
-    pub(super) const CLONE: i64 = number(56, 220);
-    pub(super) const KEYCTL: i64 = number(250, 219);
-    pub(super) const ADD_KEY: i64 = number(248, 217);
-    pub(super) const BPF: i64 = number(321, 280);
-    pub(super) const PERF: i64 = number(298, 241);
-    pub(super) const USERFAULTFD: i64 = number(323, 282);
-    pub(super) const KEXEC: i64 = number(246, 104);
-    pub(super) const INIT_MODULE: i64 = number(175, 105);
-    pub(super) const DELETE_MODULE: i64 = number(176, 106);
-    pub(super) const REBOOT: i64 = number(169, 142);
-    pub(super) const SWAPOFF: i64 = number(168, 225);
-    pub(super) const SETTIMEOFDAY: i64 = number(164, 170);
-    pub(super) const SETHOSTNAME: i64 = number(170, 161);
-    pub(super) const SYSLOG: i64 = number(103, 116);
-    pub(super) const OPEN_BY_HANDLE: i64 = number(304, 265);
-    pub(super) const FANOTIFY: i64 = number(300, 262);
-    pub(super) const QUOTACTL: i64 = number(179, 60);
-    pub(super) const ACCT: i64 = number(163, 89);
-    pub(super) const MKNODAT: i64 = number(259, 33);
-}
-
-/// The same for all architectures.
-const PIDFD_OPEN: i64 = 434;
-const PIDFD_GETFD: i64 = 438;
-const IO_URING_SETUP: i64 = 425;
-const OPEN_TREE: i64 = 428;
-const FSOPEN: i64 = 430;
-const CLONE3: i64 = 435;
-const MOUNT_SETATTR: i64 = 442;
-
-unsafe extern "C" {
-    fn syscall(number: c_long, ...) -> c_long;
-}
+use calls::*;
 
 /// How a trial ended: what it got, or what has stopped it.
 type Trial = io::Result<String>;
@@ -97,33 +41,6 @@ impl Place {
     fn scratch(&self) -> PathBuf {
         self.path("scratch").unwrap_or_else(|_| "/tmp".into())
     }
-}
-
-fn call(number: i64, arguments: [i64; 5]) -> io::Result<i64> {
-    let [a, b, c, d, e] = arguments;
-    // SAFETY: the arguments are numbers, or addresses of what lives until it returns.
-    let done = unsafe { syscall(number as c_long, a, b, c, d, e) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
-}
-
-/// A call that would fail for another reason than the caller's rights.
-fn reaches(number: i64, arguments: [i64; 5]) -> Trial {
-    match call(number, arguments) {
-        Ok(_) => got("done"),
-        Err(error) => match error.raw_os_error() {
-            // EPERM, EACCES, ENOSYS
-            Some(1 | 13 | 38) => Err(error),
-            _ => got(&format!("the kernel examines it: {error}")),
-        },
-    }
-}
-
-fn got(what: &str) -> Trial {
-    Ok(what.to_owned())
-}
-
-fn address(text: &CStr) -> i64 {
-    text.as_ptr() as i64
 }
 
 /// The processes of Sentinel Node that can be seen: agents, fork servers, supervisors.
@@ -486,21 +403,6 @@ fn disk(place: &Place) -> Trial {
         }
     }
     Err(io::Error::other("no block device can be read"))
-}
-
-/// A call by the other ABI of the processor.
-#[cfg(target_arch = "x86_64")]
-fn i386(number: i32, a: i32, b: i32, c: i32) -> Trial {
-    let done: i32;
-    // SAFETY: the kernel returns, or ends this process where it has no such ABI; arguments are numbers.
-    unsafe {
-        std::arch::asm!(
-            "xchg {b:r}, rbx", "int 0x80", "xchg {b:r}, rbx",
-            b = inout(reg) i64::from(a) => _, inlateout("eax") number => done, in("ecx") b, in("edx") c,
-            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
-        );
-    }
-    if done < 0 { Err(io::Error::from_raw_os_error(-done)) } else { got("done") }
 }
 
 fn trials() -> impl Iterator<Item = &'static Named> {
