@@ -284,7 +284,7 @@ fn a_deny_rule_cannot_be_talked_around() {
     assert!(!denied(backup, &directory("/", "/")));
     let preload = |start: &mut Start, _: &mut NodeFacts| {
         let value = "/tmp/../tmp/x.so".into();
-        start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value }];
+        start.request.env = vec![EnvVar { name: "LD_PRELOAD".into(), value, value_from: None }];
     };
     assert!(denied("env: [{name: LD_PRELOAD, value: {glob: '**'}}]", &preload));
     let options = |start: &mut Start, _: &mut NodeFacts| {
