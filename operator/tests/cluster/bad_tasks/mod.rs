@@ -2,6 +2,7 @@
 
 mod fields;
 mod run;
+mod secrets;
 
 /// One of them.
 pub(crate) struct Bad {
@@ -52,10 +53,17 @@ fn only_in_status(
 
 /// All of them.
 pub(crate) fn all() -> Vec<Bad> {
-    [fields::of_targets(), fields::of_selectors(), run::of_run(), run::of_bytes(), fields::of_the_rest()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        fields::of_targets(),
+        fields::of_selectors(),
+        run::of_run(),
+        run::of_bytes(),
+        secrets::of_secrets(),
+        fields::of_the_rest(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The Task as YAML.

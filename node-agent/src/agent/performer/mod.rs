@@ -1,31 +1,32 @@
 //! One function per effect. The result of an effect is an event; nothing is decided here.
 
+mod endings;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use sentinel_core::agent::{Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
 use sentinel_protocol::ids::AttemptId;
-use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::stage::Stage;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, ToOperator};
+use sentinel_protocol::to_operator::ToOperator;
 use tokio::sync::mpsc;
 
-use super::checkpointer::Checkpointer;
-use super::compactor::Compactor;
-use super::conversion::{abandonment_for, journal_failed, tombstone_to_journal};
-use super::deliveries::Deliveries;
-use super::held_secrets::HeldSecrets;
-use super::inspect::{inspect, last_log_line};
-use super::outgoing::Outgoing;
-use super::permission::Permission;
-use super::trail::Trail;
-use super::tree_enders::TreeEnders;
+use crate::agent::checkpointer::Checkpointer;
+use crate::agent::compactor::Compactor;
+use crate::agent::conversion::{journal_failed, tombstone_to_journal};
+use crate::agent::deliveries::Deliveries;
+use crate::agent::held_secrets::HeldSecrets;
+use crate::agent::inspect::inspect;
+use crate::agent::outgoing::Outgoing;
+use crate::agent::permission::Permission;
+use crate::agent::trail::Trail;
+use crate::agent::tree_enders::TreeEnders;
 use crate::agent_metrics::AgentMetrics;
 use crate::channel::{Mailbox, OutputNotices};
 use crate::host;
-use crate::journal::{AbandonResult, Accepted, AttemptDir, AttemptState, JournalError, Loaded, StateDir};
+use crate::journal::{Accepted, AttemptDir, AttemptState, JournalError, Loaded, StateDir};
 use crate::kill_point::KillPoint;
 use crate::policy::PolicyGate;
 use crate::process::{ContainerScope, ProcessIdentity};
@@ -341,63 +342,6 @@ impl Performer {
             tracing::error!(error = describe(&error), "unable to record a cancel request; will retry");
             Event::CancelNotRequested { attempt }
         })
-    }
-
-    fn abandon(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
-        let dir = self.journal.attempt(&attempt);
-        self.launcher.unbind(&dir);
-        if let Outcome::StartTimedOut { why: why @ None } = &mut ended.outcome {
-            *why = last_log_line(&dir).map(Into::into);
-        }
-        let done = dir.abandon(abandonment_for(&ended.outcome)).and_then(|result| match result {
-            AbandonResult::TooLate => Ok(None),
-            AbandonResult::Abandoned => match dir.try_lock()? {
-                Some(lock) => lock.record_exit(ended).map(Some),
-                // A late supervisor holds it, finds the Attempt abandoned and exits.
-                None => Ok(None),
-            },
-        });
-        self.concluded(attempt, done)
-    }
-
-    fn conclude(&mut self, attempt: AttemptId, mut ended: Ended) -> Option<Event> {
-        let dir = self.journal.attempt(&attempt);
-        let done = dir.try_lock().and_then(|lock| {
-            let Some(lock) = lock else { return Ok(None) };
-            ended.output = spool::recover(&lock).unwrap_or_else(|error| {
-                tracing::error!(
-                    category = error.category().as_str(),
-                    error = describe(&error),
-                    "failed to read the output of an attempt"
-                );
-                OutputSummary::default()
-            });
-            lock.record_exit(ended).map(Some)
-        });
-        self.concluded(attempt, done)
-    }
-
-    fn concluded(&mut self, attempt: AttemptId, done: Result<Option<Ended>, JournalError>) -> Option<Event> {
-        match done {
-            Ok(Some(ended)) => {
-                self.secrets.forget(&attempt);
-                let dir = self.journal.attempt(&attempt);
-                self.note_durable(&dir, &attempt);
-                self.checkpointer.note_ended(dir);
-                self.notices.ended(&attempt, ended.output.end);
-                Some(Event::Concluded { attempt, ended: Box::new(ended) })
-            }
-            Ok(None) => Some(Event::TooLate { attempt }),
-            Err(error @ JournalError::Unsafe { .. }) => Some(journal_failed(&error)),
-            Err(error) => {
-                tracing::error!(
-                    category = error.category().as_str(),
-                    error = describe(&error),
-                    "unable to record the end of an attempt; will retry"
-                );
-                None
-            }
-        }
     }
 
     /// Inspects an Attempt on disk and in the kernel.
