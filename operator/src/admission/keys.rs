@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::service::path;
+use crate::cluster::CallError;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as, writes_as};
 use crate::resource::stamp::{KEY_BYTES, Key, Keys, Stamps};
 
@@ -40,18 +41,8 @@ const PREVIOUS: &str = "previous";
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The API server refused, or did not answer.
-    #[error("failed to {doing} {kind} {name}")]
-    Cluster {
-        /// What was attempted.
-        doing: &'static str,
-        /// The kind of the object.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// The cause.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Cluster(#[from] CallError),
     /// The Secret is not there, and the operator may not make it.
     #[error("Secret {name} does not exist, and the operator may not make it: helm upgrade brings it back")]
     Absent {
@@ -79,7 +70,7 @@ impl KeysError {
     /// The kind of error, one of a fixed set: log field.
     pub fn category(&self) -> &'static str {
         match self {
-            Self::Cluster { .. } => "Cluster",
+            Self::Cluster(_) => "Cluster",
             Self::Absent { .. } => "Absent",
             Self::Unusable { .. } => "Unusable",
             Self::Random => "Random",
@@ -193,7 +184,7 @@ impl KeyKeeper {
     /// What the Secret has, with a key.
     async fn read(&self) -> Result<BTreeMap<String, ByteString>, KeysError> {
         let name = &self.kept.secret;
-        let found = self.secrets.get_opt(name).await.map_err(failed("read", "Secret", name))?;
+        let found = self.secrets.get_opt(name).await.map_err(CallError::of("read", "Secret", name))?;
         let exists = found.is_some();
         let mut secret = found.unwrap_or_default();
         let data = secret.data.get_or_insert_default();
@@ -217,7 +208,7 @@ impl KeyKeeper {
             Err(kube::Error::Api(status)) if !exists && status.code == 403 => {
                 Err(KeysError::Absent { name: name.clone() })
             }
-            Err(error) => Err(failed("write", "Secret", name)(error)),
+            Err(error) => Err(CallError::of("write", "Secret", name)(error).into()),
         }
     }
 
@@ -241,10 +232,10 @@ impl KeyKeeper {
     async fn keep_path(&self) -> Result<(), KeysError> {
         let (Some(name), Some(path)) = (&self.kept.webhook, path(&self.stamps)) else { return Ok(()) };
         let kind = "MutatingWebhookConfiguration";
-        let found = self.webhooks.get_opt(name).await.map_err(failed("read", kind, name))?;
+        let found = self.webhooks.get_opt(name).await.map_err(CallError::of("read", kind, name))?;
         let Some(patch) = found.as_ref().and_then(|found| with_path(found, &path)) else { return Ok(()) };
         let params = patches_as(OPERATOR_MANAGER);
-        self.webhooks.patch(name, &params, &Patch::Strategic(patch)).await.map_err(failed(
+        self.webhooks.patch(name, &params, &Patch::Strategic(patch)).await.map_err(CallError::of(
             "write the path of",
             kind,
             name,
@@ -295,14 +286,6 @@ fn report(error: &KeysError, kept: &Kept) {
         error = causes(error), %secret, category,
         "unable to keep the keys of the admission webhook current; those in use stay"
     );
-}
-
-fn failed<'a>(
-    doing: &'static str,
-    kind: &'static str,
-    name: &'a str,
-) -> impl Fn(kube::Error) -> KeysError + use<'a> {
-    move |source| KeysError::Cluster { doing, kind, name: name.to_owned(), source: Box::new(source) }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::plan::{self, Step};
 use super::secret::{Contents, Wanted};
 use super::webhook;
 use crate::clock::Clock;
+use crate::cluster::CallError;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as, writes_as};
 use crate::config::GeneratedCertificate;
 use crate::expiry::{Expiries, Purpose, Seconds};
@@ -38,14 +39,8 @@ pub(super) const BUNDLE_KEY: &str = "ca.crt";
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     /// The API server refused, or did not answer.
-    #[error("failed to {doing}")]
-    Cluster {
-        /// What was attempted.
-        doing: String,
-        /// The cause.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Cluster(#[from] CallError),
     /// An object is not there, and the operator has no right to make it: only to change the one of that name.
     #[error("{kind} {name} does not exist, and the operator may not make it: helm upgrade brings it back")]
     Absent {
@@ -72,7 +67,7 @@ impl KeepError {
     /// The kind of error, one of a fixed set: metric label.
     pub fn category(&self) -> &'static str {
         match self {
-            Self::Cluster { .. } => "Cluster",
+            Self::Cluster(_) => "Cluster",
             Self::Absent { .. } => "Absent",
             Self::Issue(error) => error.category(),
             Self::Tls(error) => error.category(),
@@ -84,7 +79,7 @@ impl KeepError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Issue(error) => error.is_retryable(),
-            Self::Cluster { .. } | Self::Absent { .. } | Self::Tls(_) | Self::Contended { .. } => true,
+            Self::Cluster(_) | Self::Absent { .. } | Self::Tls(_) | Self::Contended { .. } => true,
         }
     }
 }
@@ -190,7 +185,7 @@ impl Keeper {
         let name = &self.what.secret;
         let overlap = plan::overlap(self.what.authority_lifetime);
         for _ in 0..MAX_STEPS {
-            let found = secrets.get_opt(name).await.map_err(failed("read", "Secret", name))?;
+            let found = secrets.get_opt(name).await.map_err(CallError::of("read", "Secret", name))?;
             let exists = found.is_some();
             let mut secret = found.unwrap_or_default();
             let mut contents = Contents::read(secret.data.get_or_insert_default());
@@ -226,7 +221,7 @@ impl Keeper {
                 Err(kube::Error::Api(status)) if !exists && status.code == 403 => {
                     return Err(KeepError::Absent { kind: "Secret", name: name.clone() });
                 }
-                Err(error) => return Err(failed("write", "Secret", name)(error)),
+                Err(error) => return Err(CallError::of("write", "Secret", name)(error).into()),
             }
         }
         Err(KeepError::Contended { secret: name.clone() })
@@ -244,7 +239,7 @@ impl Keeper {
     async fn published(&self) -> Result<String, KeepError> {
         let Some(name) = &self.what.config_map else { return Ok(String::new()) };
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let map = maps.get_opt(name).await.map_err(failed("read", "ConfigMap", name))?;
+        let map = maps.get_opt(name).await.map_err(CallError::of("read", "ConfigMap", name))?;
         Ok(map.and_then(|map| map.data?.remove(BUNDLE_KEY)).unwrap_or_default())
     }
 
@@ -258,16 +253,17 @@ impl Keeper {
                 Err(kube::Error::Api(status)) if status.code == 404 => {
                     return Err(KeepError::Absent { kind: "ConfigMap", name: name.to_owned() });
                 }
-                patched => patched.map_err(failed("publish authorities in", "ConfigMap", name))?,
+                patched => patched.map_err(CallError::of("publish authorities in", "ConfigMap", name))?,
             };
         }
         if let Some(name) = &self.what.webhook {
             let published = webhook::publish(&Api::all(self.client.clone()), name, bundle).await;
-            published.map_err(failed("publish authorities in", webhook::KIND, name))?;
+            published.map_err(CallError::of("publish authorities in", webhook::KIND, name))?;
         }
         if let Some(name) = &self.what.api_service {
             let services: Api<APIService> = Api::all(self.client.clone());
-            let Some(found) = services.get_opt(name).await.map_err(failed("read", "APIService", name))?
+            let Some(found) =
+                services.get_opt(name).await.map_err(CallError::of("read", "APIService", name))?
             else {
                 return Ok(());
             };
@@ -275,7 +271,7 @@ impl Keeper {
             if current.as_deref() != Some(bundle.as_bytes()) {
                 let encoded = k8s_openapi::ByteString(bundle.as_bytes().to_vec());
                 let patch = Patch::Merge(json!({"spec": {"caBundle": encoded}}));
-                services.patch(name, &params, &patch).await.map_err(failed(
+                services.patch(name, &params, &patch).await.map_err(CallError::of(
                     "publish authorities in",
                     "APIService",
                     name,
@@ -307,10 +303,6 @@ impl Keeper {
     }
 }
 
-fn failed<'a>(doing: &'a str, kind: &'a str, name: &'a str) -> impl Fn(kube::Error) -> KeepError + use<'a> {
-    move |source| KeepError::Cluster { doing: format!("{doing} {kind} {name}"), source: Box::new(source) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,10 +313,7 @@ mod tests {
         let name = || "ca".to_owned();
         let unreadable = TlsError::Read { path: name().into(), source: std::io::ErrorKind::NotFound.into() };
         let failures = [
-            KeepError::Cluster {
-                doing: name(),
-                source: Box::new(kube::Error::LinesCodecMaxLineLengthExceeded),
-            },
+            CallError::of("read", "Secret", "ca")(kube::Error::LinesCodecMaxLineLengthExceeded).into(),
             KeepError::Absent { kind: "ConfigMap", name: name() },
             KeepError::Contended { secret: name() },
             unreadable.into(),

@@ -15,6 +15,7 @@ use x509_parser::pem::Pem;
 
 use super::keeper::BUNDLE_KEY;
 use super::webhook;
+use crate::cluster::CallError;
 use crate::cluster::client::{OPERATOR_MANAGER, patches_as};
 use crate::files;
 
@@ -42,18 +43,8 @@ pub enum PublishError {
         why: &'static str,
     },
     /// The API server refused, or did not answer.
-    #[error("unable to {doing} {kind} {name}")]
-    Cluster {
-        /// What was attempted.
-        doing: &'static str,
-        /// The kind of the object.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// The cause.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Cluster(#[from] CallError),
 }
 
 impl PublishError {
@@ -62,7 +53,7 @@ impl PublishError {
         match self {
             Self::Read { .. } => "Read",
             Self::Content { .. } => "Content",
-            Self::Cluster { .. } => "Cluster",
+            Self::Cluster(_) => "Cluster",
         }
     }
 
@@ -133,21 +124,13 @@ impl Publisher {
         let mut changed = self.publish_to_map(&pem).await?;
         if let Some(name) = &self.webhook {
             let published = webhook::publish(&self.webhooks, name, &pem).await;
-            changed |= published.map_err(|source| PublishError::Cluster {
-                doing: "publish authorities in",
-                kind: webhook::KIND,
-                name: name.clone(),
-                source: Box::new(source),
-            })?;
+            changed |= published.map_err(CallError::of("publish authorities in", webhook::KIND, name))?;
         }
         Ok(changed)
     }
 
     async fn publish_to_map(&self, pem: &str) -> Result<bool, PublishError> {
-        let failed = |doing| {
-            let name = self.name.clone();
-            move |source| PublishError::Cluster { doing, kind: "ConfigMap", name, source: Box::new(source) }
-        };
+        let failed = |doing| CallError::of(doing, "ConfigMap", &self.name);
         let map = self.maps.get(&self.name).await.map_err(failed("read"))?;
         let published = map.data.and_then(|mut data| data.remove(BUNDLE_KEY));
         if published.as_deref() == Some(pem) {

@@ -79,3 +79,21 @@ impl ClusterError {
         matches!(self, Self::Conflict { .. } | Self::TimedOut { .. } | Self::Unavailable { .. })
     }
 }
+
+/// A call of the API server about one object failed: it refused, or did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {doing} {kind} {name}")]
+pub struct CallError {
+    doing: &'static str,
+    kind: &'static str,
+    name: String,
+    source: Box<kube::Error>,
+}
+
+impl CallError {
+    /// What was attempted, on which object, for the cause that follows.
+    pub fn of(doing: &'static str, kind: &'static str, name: &str) -> impl Fn(kube::Error) -> Self + use<> {
+        let name = name.to_owned();
+        move |source| Self { doing, kind, name: name.clone(), source: Box::new(source) }
+    }
+}

@@ -30,7 +30,7 @@ pub mod targets;
 pub mod watch;
 
 pub use self::embedded::EmbeddedCluster;
-pub use self::error::ClusterError;
+pub use self::error::{CallError, ClusterError};
 pub use self::kube::{CallersOfKube, KubeCluster};
 pub use self::nodes::NodeCache;
 pub use self::seams::{
