@@ -63,7 +63,7 @@ fn every_field_has_a_description_with_an_example() {
 
 #[test]
 fn optional_fields_of_the_spec_have_a_default_or_a_meaning_when_absent() {
-    const ABSENT_MEANS_SOMETHING: [&str; 22] = [
+    const ABSENT_MEANS_SOMETHING: [&str; 24] = [
         ".spec.ttlAfterFinished",
         ".spec.targets.nodeSelector",
         ".spec.targets.nodeSelector.matchLabels",
@@ -75,6 +75,8 @@ fn optional_fields_of_the_spec_have_a_default_or_a_meaning_when_absent() {
         ".spec.run.script",
         ".spec.run.user",
         ".spec.run.group",
+        ".spec.run.env.valueFrom",
+        ".spec.run.stdinFrom",
         ".spec.run.sandbox",
         ".spec.run.readOnlyRootFilesystem",
         ".spec.run.limits.cpu",

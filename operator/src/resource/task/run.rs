@@ -149,11 +149,11 @@ pub struct ValueFrom {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKey {
     /// Name of the Secret. Example: `db`.
-    #[schemars(length(min = 1, max = 253), transform = rules::secret_name("secretKeyRef.name"))]
+    #[schemars(length(min = 1, max = 253), transform = rules::secret_name("spec.run: secretKeyRef.name"))]
     pub name: String,
 
     /// The key in it. Example: `password`.
-    #[schemars(length(min = 1, max = 253), transform = rules::secret_key("secretKeyRef.key"))]
+    #[schemars(length(min = 1, max = 253), transform = rules::secret_key("spec.run: secretKeyRef.key"))]
     pub key: String,
 
     /// Whether the command also runs without it: the variable is not set then, and standard input is empty. Example: `true`.
