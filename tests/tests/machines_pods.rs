@@ -1,10 +1,13 @@
 //! Agents as pods of real nodes, each with a kubelet and a process 1 of its own. Run by `just test-nodes`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use sentinel_tests::machines::escape::{BASELINE_AS_ROOT, successes};
 use sentinel_tests::machines::pods::{Pods, node_boot, node_exec, node_kill};
 use sentinel_tests::wait::until;
+use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One pod with a state directory to a node.
@@ -105,5 +108,61 @@ async fn node_after_power_cut_reconnects_and_reports_lost() {
         assert_eq!(recording, "start\n", "{node}");
     }
     pods.rolled_out().await;
+    pods.close().await;
+}
+
+/// The agent of a pod: its token is in a volume of the kubelet, and its state directory is one of the node.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs real nodes: just test-nodes"]
+async fn nothing_escapes_that_a_profile_keeps_on_a_real_kubelet() {
+    let (pods, _guard) = pods("escape").await;
+    let mut tokens = Vec::new();
+    for node in &pods.nodes {
+        let pod = pods.pod(node).await;
+        let copy = "for file in bin/escape setuid; do busybox cp -p /$file /proc/1/root/var/; done; \
+                    busybox mkdir -p -m 777 /proc/1/root/var/scratch; busybox chmod 777 /proc/1/root/var/scratch";
+        pods.kubectl(&["exec", &pod, "--", "/bin/busybox", "sh", "-c", copy]).await;
+        let uid = pods.kubectl(&["get", "pod", &pod, "-o", "jsonpath={.metadata.uid}"]).await;
+        let token = format!("/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/token/token");
+        assert!(node_exec(node, &format!("test -s {token}")).await.is_ok(), "the token is not at {token}");
+        tokens.push(token);
+    }
+    let as_root = BASELINE_AS_ROOT.into_iter().collect();
+    let none = BTreeSet::new();
+    let user = json!({ "user": "1234", "group": "1234" });
+    for (name, environment, fields, expected) in [
+        ("container", "Container", json!({}), &none),
+        ("container-user", "Container", user.clone(), &none),
+        ("container-read-only", "Container", json!({ "readOnlyRootFilesystem": true }), &none),
+        ("host", "Host", json!({ "sandbox": "Restricted", "user": "1234", "group": "1234" }), &none),
+        ("host-user", "Host", user, &none),
+        ("host-root", "Host", json!({}), &as_root),
+    ] {
+        let at = if environment == "Host" { "/var" } else { "" };
+        let command = [
+            format!("{}/escape", if environment == "Host" { "/var" } else { "/bin" }),
+            "token=/run/sentinel/token".to_owned(),
+            "state=/var/lib/sentinel".to_owned(),
+            "socket=/var/lib/sentinel/socket".to_owned(),
+            format!("setuid={at}/setuid"),
+            format!("scratch={at}/scratch"),
+            format!("volumes={}", tokens.join(":")),
+        ];
+        let mut run = json!({ "command": command, "environment": environment });
+        run.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let uid = pods.task_of(name, run).await;
+        for node in &pods.nodes {
+            let execution = pods.ended(&uid, node).await;
+            let printed = pods.log(&uid, node).await;
+            assert_eq!(execution["outcome"], "Succeeded", "{execution}\n{printed}");
+            println!("--- {name} on {node}\n{printed}");
+            let mut found = successes(&printed);
+            if environment == "Host" && expected == &as_root {
+                // The nodes of these tests have no readable block device.
+                found.insert("disk");
+            }
+            assert_eq!(&found, expected, "{name} on {node}");
+        }
+    }
     pods.close().await;
 }

@@ -1,12 +1,13 @@
 //! Agents as pods of real nodes, with an operator on this machine.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::build::static_agent;
+use super::escape::build_escape;
 use crate::cluster::repository;
 use crate::testbed::Testbed;
 use crate::wait::until;
@@ -83,12 +84,15 @@ impl Pods {
 
     /// Makes a Task for all nodes; returns its uid.
     pub async fn task(&self, name: &str, environment: &str, script: &str) -> String {
+        let script = serde_json::json!({ "interpreter": "/bin/sh", "text": script });
+        self.task_of(name, serde_json::json!({ "script": script, "environment": environment })).await
+    }
+
+    /// Makes a Task with this `spec.run` for all nodes; returns its uid.
+    pub async fn task_of(&self, name: &str, run: Value) -> String {
         let task = serde_json::json!({
             "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": { "name": name },
-            "spec": {
-                "targets": { "all": true },
-                "run": { "script": { "interpreter": "/bin/sh", "text": script }, "environment": environment },
-            },
+            "spec": { "targets": { "all": true }, "run": run },
         });
         self.testbed.namespace.apply(&task.to_string()).await.expect("a valid Task");
         let path = "jsonpath={.metadata.uid}";
@@ -166,6 +170,17 @@ async fn image(scratch: &Path) {
     }
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").expect("a file");
     std::fs::write(root.join("etc/group"), "root:x:0:\n").expect("a file");
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(root.join(name), PermissionsExt::from_mode(mode)).expect("its mode");
+    };
+    // What a command finds that tries to escape.
+    build_escape(&root.join("bin"));
+    std::fs::copy(root.join("bin/escape"), root.join("setuid")).expect("a copy");
+    mode("setuid", 0o4755);
+    std::fs::create_dir(root.join("scratch")).expect("a folder");
+    mode("scratch", 0o777);
+    std::fs::write(root.join("etc/shadow"), "x\n").expect("a file");
+    mode("etc/shadow", 0o600);
     for program in PROGRAMS {
         symlink("busybox", root.join("bin").join(program)).expect("a link");
     }

@@ -1,7 +1,7 @@
 //! A command that does its worst: each trial tries to get at what its sandbox keeps from it, and prints whether it did.
 //!
 //! ```text
-//! escape token=FILE state=DIR socket=FILE setuid=FILE scratch=DIR
+//! escape token=FILE state=DIR socket=FILE setuid=FILE scratch=DIR [volumes=FILE:FILE]
 //! no  read-token: Permission denied (os error 13)
 //! yes mount: ok
 //! ```
@@ -96,6 +96,12 @@ fn opens_to_write(path: &Path) -> Trial {
 /// The agent's files, by their paths and through its processes.
 const FILES: &[Named] = &[
     ("read-token", |place| read(&place.path("token")?)),
+    // Where the kubelet keeps it, on the node: of each node, separated by colons.
+    ("read-volume", |place| {
+        let volumes = place.path("volumes")?;
+        let read = volumes.to_str().unwrap_or_default().split(':').map(|volume| read(Path::new(volume)));
+        read.reduce(Result::or).unwrap_or_else(|| Err(io::Error::other("not given")))
+    }),
     ("list-state", |place| list(&place.path("state")?)),
     ("write-state", |place| {
         let file = place.path("state")?.join("escaped");
