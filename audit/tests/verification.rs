@@ -9,9 +9,7 @@ use sentinel_audit::verify::{Summary, VerifyError, Why, verify};
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::{ChainId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{
-    EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
-};
+use sentinel_protocol::request::{EnvVar, Environment, Program, RootFilesystem, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 
 fn began() -> Record {
@@ -20,21 +18,12 @@ fn began() -> Record {
 
 fn requested() -> Requested {
     let request = RunRequest {
-        program: Program::Command(vec!["rm".into(), "-rf".into(), "/tmp/a b".into()]),
         env: vec![EnvVar { name: "PASSWORD".into(), value: "hunter2-the-value".into(), value_from: None }],
-        working_dir: "/".into(),
         user: Some("root".into()),
-        group: None,
-        umask: 0o022,
         stdin: "secret-on-stdin".into(),
-        stdin_from: None,
         environment: Environment::Host,
-        success_exit_codes: vec![0],
-        output: OutputRules { limit: 1, spool: 1, max_block_ms: 0, merge: false, mask: true },
-        limits: ResourceLimits::default(),
-        leftovers: Leftovers::End,
-        sandbox: None,
         root_filesystem: RootFilesystem::ReadOnly,
+        ..RunRequest::new(Program::Command(vec!["rm".into(), "-rf".into(), "/tmp/a b".into()]))
     };
     Requested {
         attempt: "u/1/n-1/1".parse().unwrap(),

@@ -305,21 +305,8 @@ mod tests {
 
     fn request() -> RunRequest {
         RunRequest {
-            program: Program::Command(vec!["df".into(), "-h".into()]),
-            env: vec![],
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o22,
-            stdin: String::new(),
-            stdin_from: None,
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
             output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true },
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
+            ..RunRequest::new(Program::Command(vec!["df".into(), "-h".into()]))
         }
     }
 

@@ -12,13 +12,10 @@ use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::controller::Fleet;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};
-use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
-};
+use sentinel_protocol::request::{Deadlines, Program, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Forget, Start, ToAgent};
 use sentinel_protocol::to_operator::{Report, ReportedState, Running, ToOperator};
-use sentinel_secrets::values::SecretValues;
 
 use self::agents::{Agents, Delivered};
 use self::gateway::{Agent, Setup, World, attempt, ended, eventually, node_name, report, spec_hash, world};
@@ -99,36 +96,14 @@ fn node() -> NodeName {
 }
 
 fn start() -> Start {
-    Start {
-        attempt: attempt("t/1/n/1"),
-        spec_hash: spec_hash(),
-        epoch: Epoch::from(1),
-        task: TaskRef::new("ops", "job").unwrap(),
-        request: RunRequest {
-            program: Program::Command(vec!["true".into()]),
-            env: vec![],
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o22,
-            stdin: String::new(),
-            stdin_from: None,
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true },
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
-        },
-        deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
-        credit: 0,
-        offer: 0,
-        trace: None,
-        requested_by: None,
-        signed: None,
-        secrets: None,
-    }
+    Start::new(
+        attempt("t/1/n/1"),
+        spec_hash(),
+        Epoch::from(1),
+        TaskRef::new("ops", "job").unwrap(),
+        RunRequest::new(Program::Command(vec!["true".into()])),
+        Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
+    )
 }
 
 /// The contract.
@@ -141,7 +116,7 @@ async fn contract(mut site: impl Site) {
     let facts = site.fleet().agent(&name);
     assert_eq!((facts.session, facts.last_seen), (None, None), "it has never connected");
     assert_eq!(site.fleet().protocol_version(&name), None);
-    assert_eq!(site.fleet().start(start.clone(), &SecretValues::default()), None);
+    assert_eq!(site.fleet().start(start.clone(), None), None);
     assert!(site.fleet().owned(&task).is_empty());
 
     site.connect().await;
@@ -153,7 +128,7 @@ async fn contract(mut site: impl Site) {
     assert_eq!((owned.len(), owned[0].reports.len()), (1, 0), "an agent that owns nothing is listed");
     assert_eq!(owned[0].session, session);
 
-    assert_eq!(site.fleet().start(start.clone(), &SecretValues::default()), Some(session.clone()));
+    assert_eq!(site.fleet().start(start.clone(), None), Some(session.clone()));
     assert_eq!(site.received().await, "Start");
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
     site.report(report("t/1/n/1", running)).await;

@@ -24,9 +24,7 @@ use sentinel_operator::identity::AuthError;
 use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
-};
+use sentinel_protocol::request::{Deadlines, Program, RunRequest};
 use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
@@ -212,10 +210,10 @@ async fn a_start_reaches_its_agent_with_credit() {
     let world = world(Setup::default()).await;
     let name = node_name("n");
     let fleet: &dyn Fleet = &world.registry;
-    assert_eq!(fleet.start(start(), &SecretValues::default()), None, "no agent is connected");
+    assert_eq!(fleet.start(start(), None), None, "no agent is connected");
     let mut agent = world.agent("n").await;
     assert_eq!(fleet.agent(&name).session, Some(agent.session()));
-    assert_eq!(fleet.start(start(), &SecretValues::default()), Some(agent.session()));
+    assert_eq!(fleet.start(start(), None), Some(agent.session()));
     let ToAgent::Start(start) = agent.receive().await else { panic!("no start") };
     assert_eq!((start.attempt.clone(), start.credit), (attempt("t/1/n/1"), 128 << 10));
     let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
@@ -255,12 +253,12 @@ async fn values_of_secrets_are_sealed_to_the_session_that_they_are_sent_in() {
     assert_eq!(fleet.takes_secrets(&name), None, "no agent is connected");
     let plain = world.agent("n").await;
     assert_eq!(fleet.takes_secrets(&name), Some(false));
-    assert_eq!(fleet.start(start(), &values), None, "nothing is sent to an agent without a key");
+    assert_eq!(fleet.start(start(), Some(&values)), None, "nothing is sent to an agent without a key");
     drop(plain);
     let (first, second) = (SessionKeys::generate(), SessionKeys::generate());
     let mut older = agent_with(&world, &first).await;
     assert_eq!(fleet.takes_secrets(&name), Some(true));
-    assert_eq!(fleet.start(start(), &values), Some(older.session()));
+    assert_eq!(fleet.start(start(), Some(&values)), Some(older.session()));
     let ToAgent::Start(mut received) = older.receive().await else { panic!("no start") };
     let sealed = received.secrets.take().unwrap();
     assert!(!format!("{sealed:?} {}", sealed.0).contains("hunter2"));
@@ -268,48 +266,24 @@ async fn values_of_secrets_are_sealed_to_the_session_that_they_are_sent_in() {
     // The next Session has another key, and opens nothing of the one before.
     let mut newer = agent_with(&world, &second).await;
     assert!(second.open(&newer.session(), &received, &sealed).is_err());
-    assert_eq!(fleet.start(start(), &values), Some(newer.session()));
+    assert_eq!(fleet.start(start(), Some(&values)), Some(newer.session()));
     let ToAgent::Start(mut received) = newer.receive().await else { panic!("no start") };
     let sealed = received.secrets.take().unwrap();
     assert_eq!(second.open(&newer.session(), &received, &sealed), Ok(values));
-    assert_eq!(fleet.start(start(), &SecretValues::default()), Some(newer.session()));
+    assert_eq!(fleet.start(start(), None), Some(newer.session()));
     let ToAgent::Start(received) = newer.receive().await else { panic!("no start") };
     assert_eq!(received.secrets, None);
 }
 
 fn start() -> Start {
-    let program = Program::Command(vec!["true".into()]);
-    let output = OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true };
-    Start {
-        attempt: attempt("t/1/n/1"),
-        spec_hash: spec_hash(),
-        epoch: Epoch::from(1),
-        task: TaskRef::new("ops", "job").unwrap(),
-        request: RunRequest {
-            program,
-            env: vec![],
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o22,
-            stdin: String::new(),
-            stdin_from: None,
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output,
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
-        },
-        deadlines: Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
-        credit: 0,
-        offer: 0,
-        trace: None,
-        requested_by: None,
-        signed: None,
-        secrets: None,
-    }
+    Start::new(
+        attempt("t/1/n/1"),
+        spec_hash(),
+        Epoch::from(1),
+        TaskRef::new("ops", "job").unwrap(),
+        RunRequest::new(Program::Command(vec!["true".into()])),
+        Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
+    )
 }
 
 #[tokio::test]

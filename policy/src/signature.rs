@@ -55,6 +55,19 @@ pub struct SignatureRule {
     /// The statement must be for this audience, such as the name of a cluster; without this field it must be for none.
     #[serde(default, deserialize_with = "present")]
     pub audience: Option<String>,
+    /// Whether the request may refer to Secrets, whose values no signature covers.
+    #[serde(default)]
+    pub secrets: UnsignedSecrets,
+}
+
+/// What a rule with a signature allows of Secrets: whoever can change one, or is the operator, chooses its value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum UnsignedSecrets {
+    /// No reference to a Secret.
+    #[default]
+    None,
+    /// Any, in `env` and `stdin` as far as the rule allows them.
+    Any,
 }
 
 /// What is signed: what runs, where, until when, and how often.
@@ -176,6 +189,10 @@ pub(crate) fn verify(
     // Read only now: an unknown author's statement is nothing to decide by.
     let statement = read(&signed.statement)?;
     matches(&statement, rule, asked)?;
+    let secret = asked.env.iter().find_map(|variable| variable.value_from.as_ref()).or(asked.stdin_from);
+    if let (UnsignedSecrets::None, Some(reference)) = (rule.secrets, secret) {
+        return Err(format!("the value of {reference} is not signed, and the rule has no `secrets: Any`"));
+    }
     let Statement { id, runs, not_after, .. } = statement;
     Ok(Verified { signer, id, runs, not_after: UnixMillis(not_after.as_millisecond()) })
 }

@@ -110,6 +110,9 @@ pub(crate) fn fit_env(rule: Option<&[Variable]>, asked: &Asked<'_>, effect: Effe
     match (effect, rule) {
         (Effect::Allow, _) => match asked.env.iter().find(|variable| !matches(variable)) {
             None => Fit::Fits,
+            Some(EnvVar { name, value_from: Some(reference), .. }) => Fit::Differs(format!(
+                "the variable {name:?} is {reference}, whose value is not known here; the rule must name it without a `value`"
+            )),
             // Not its value, which may be a secret.
             Some(variable) => Fit::Differs(format!(
                 "the rule does not allow the variable {:?} with its value",
@@ -169,7 +172,9 @@ pub(crate) fn fit_stdin(rule: Option<&Stdin>, asked: &Asked<'_>, effect: Effect)
         (Some(Stdin::Any), _) | (None, Effect::Deny) => Fit::Fits,
         // Its content is not known here: an `Allow` rule that asks for one does not match, a `Deny` rule does.
         _ if let Some(reference) = asked.stdin_from => Fit::or_differs(effect == Effect::Deny, || {
-            format!("standard input is {reference}, and the rule does not allow any input")
+            format!(
+                "standard input is {reference}, whose value is not known here; the rule must have `stdin: Any`"
+            )
         }),
         (Some(Stdin::Empty), _) | (None, Effect::Allow) => Fit::or_differs(asked.stdin.is_empty(), || {
             format!("the request has {} bytes of standard input, and the rule allows none", asked.stdin.len())

@@ -50,6 +50,27 @@ pub struct RunRequest {
 }
 
 impl RunRequest {
+    /// This program, and everything else as in a Task that states nothing else.
+    pub fn new(program: Program) -> Self {
+        Self {
+            program,
+            env: Vec::new(),
+            working_dir: "/".to_owned(),
+            user: None,
+            group: None,
+            umask: 0o022,
+            stdin: String::new(),
+            stdin_from: None,
+            environment: Environment::Container,
+            success_exit_codes: vec![0],
+            output: OutputRules::default(),
+            limits: ResourceLimits::default(),
+            leftovers: Leftovers::End,
+            sandbox: None,
+            root_filesystem: RootFilesystem::Writable,
+        }
+    }
+
     /// What the command is kept from: what the request names, or else the default of its environment.
     pub fn sandbox(&self) -> Sandbox {
         self.sandbox.unwrap_or(self.environment.default_sandbox())
@@ -247,6 +268,13 @@ pub struct OutputRules {
     /// Whether the values of Secrets are replaced by a mark in the output.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub mask: bool,
+}
+
+impl Default for OutputRules {
+    /// As in a Task that states nothing else.
+    fn default() -> Self {
+        Self { limit: 1 << 30, spool: 64 << 20, max_block_ms: 30_000, merge: false, mask: true }
+    }
 }
 
 fn yes() -> bool {

@@ -10,11 +10,17 @@ pub const MAX_SECRET_VALUE: usize = 64 << 10;
 /// Most bytes of all values of one `Start`.
 pub const MAX_SECRET_VALUES: usize = 256 << 10;
 
+/// Most bytes of all values of one `Start` with their names, as they are sealed.
+pub const MAX_SECRETS_ENCODED: usize = 288 << 10;
+
 /// Most bytes that the box of a `Start` adds to its frame: the values, their names and what the encoding adds.
 pub const MAX_SEALED: usize = 400 << 10;
 
 /// Values with fewer bytes are not masked in output: they would hide other text.
 pub const MIN_MASKED: usize = 6;
+
+/// The variable that no Secret may set: where programs are searched for is in messages.
+pub const PUBLIC_VARIABLE: &str = "PATH";
 
 /// A key of a Secret in the namespace of the Task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -96,6 +96,31 @@ pub struct Start {
 }
 
 impl Start {
+    /// The first offer of an Attempt, with no credit and nothing that may be left out.
+    pub fn new(
+        attempt: AttemptId,
+        spec_hash: SpecHash,
+        epoch: Epoch,
+        task: TaskRef,
+        request: RunRequest,
+        deadlines: Deadlines,
+    ) -> Self {
+        Self {
+            attempt,
+            spec_hash,
+            epoch,
+            task,
+            request,
+            deadlines,
+            credit: 0,
+            offer: 0,
+            trace: None,
+            requested_by: None,
+            signed: None,
+            secrets: None,
+        }
+    }
+
     /// The lowest protocol version that supports all fields in use. An older agent would ignore a limit or a timeout
     /// and run the command without it, so the operator does not send it this message.
     pub fn needs(&self) -> Version {

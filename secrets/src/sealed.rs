@@ -128,7 +128,7 @@ fn bound_to(session: &SessionId, start: &Start) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::values::SecretValue;
-    use sentinel_protocol::secret::{MAX_SEALED, MAX_SECRET_VALUE, SecretKeyRef};
+    use sentinel_protocol::secret::{MAX_SEALED, MAX_SECRET_VALUE, MAX_SECRETS_ENCODED, SecretKeyRef};
 
     use super::*;
 
@@ -199,8 +199,12 @@ mod tests {
     fn the_largest_box_fits_into_what_a_frame_keeps_free_for_it() {
         let keys = SessionKeys::generate();
         let session = SessionId::new("s1").unwrap();
-        let largest = values(&vec![7; MAX_SECRET_VALUE], 4);
-        let sealed = seal(&keys.public(), &session, &start(), &largest).unwrap();
-        assert!(sealed.0.len() < MAX_SEALED, "{}", sealed.0.len());
+        // Few large values, and many names.
+        let all = [values(&vec![7; MAX_SECRET_VALUE], 4), values(&[7; 600], MAX_SECRETS_ENCODED / 1118)];
+        for largest in all {
+            assert_eq!(largest.check(&start().request), Ok(()));
+            let sealed = seal(&keys.public(), &session, &start(), &largest).unwrap();
+            assert!(sealed.0.len() < MAX_SEALED, "{}", sealed.0.len());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use sentinel_protocol::request::RunRequest;
-use sentinel_protocol::secret::{MAX_SECRET_VALUE, MAX_SECRET_VALUES, SecretKeyRef};
+use sentinel_protocol::secret::{MAX_SECRET_VALUE, MAX_SECRET_VALUES, MAX_SECRETS_ENCODED, SecretKeyRef};
 use zeroize::Zeroizing;
 
 /// The value of one key of a Secret. It is erased when it is dropped.
@@ -95,6 +95,13 @@ impl SecretValues {
                 "the Secrets of run.env and run.stdinFrom have {total} bytes together; at most {MAX_SECRET_VALUES} are allowed"
             ));
         }
+        let encoded = self.encoded_len();
+        if encoded > MAX_SECRETS_ENCODED {
+            return Err(format!(
+                "the Secrets of run.env and run.stdinFrom have {encoded} bytes together with their names; at most {MAX_SECRETS_ENCODED} \
+                 are allowed"
+            ));
+        }
         Ok(())
     }
 
@@ -115,14 +122,19 @@ impl SecretValues {
         Ok(())
     }
 
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().flat_map(|((name, key), value)| [name.as_bytes(), key.as_bytes(), value.expose()])
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.parts().map(|part| 4 + part.len()).sum()
+    }
+
     /// As bytes, for the box and for the pipe to a supervisor.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let parts =
-            || self.0.iter().map(|((name, key), value)| [name.as_bytes(), key.as_bytes(), value.expose()]);
-        let len = parts().flatten().map(|part| 4 + part.len()).sum();
         // Never grown: a move would leave a copy behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(len));
-        for part in parts().flatten() {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.encoded_len()));
+        for part in self.parts() {
             bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
             bytes.extend_from_slice(part);
         }
@@ -174,26 +186,12 @@ mod tests {
     }
 
     fn request(env: Option<SecretKeyRef>, stdin: Option<SecretKeyRef>) -> RunRequest {
-        use sentinel_protocol::request::{
-            EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem,
-        };
+        use sentinel_protocol::request::{EnvVar, Program};
         let variable = |value_from| EnvVar { name: "A".into(), value: String::new(), value_from };
         RunRequest {
-            program: Program::Command(vec!["true".into()]),
             env: env.map(|reference| variable(Some(reference))).into_iter().collect(),
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o022,
-            stdin: String::new(),
             stdin_from: stdin,
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output: OutputRules { limit: 1, spool: 1, max_block_ms: 1, merge: false, mask: true },
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
+            ..RunRequest::new(Program::Command(vec!["true".into()]))
         }
     }
 
@@ -243,5 +241,11 @@ mod tests {
         let many: Vec<(String, Vec<u8>)> = (0..5).map(|n| (n.to_string(), large[1..].to_vec())).collect();
         let many: Vec<(&str, &[u8])> = many.iter().map(|(key, value)| (key.as_str(), &value[..])).collect();
         assert!(wrong(&values(&many), &request(None, None)).contains("327680 bytes together"));
+        let mut wide = SecretValues::default();
+        for number in 0..1000 {
+            let (name, key) = ("n".repeat(253), format!("{number:0>253}"));
+            wide.insert(&SecretKeyRef { name, key, optional: false }, SecretValue::new(vec![7]));
+        }
+        assert!(wrong(&wide, &request(None, None)).contains("bytes together with their names"));
     }
 }

@@ -10,6 +10,7 @@ use sentinel_protocol::limits::{
 };
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Environment, Program, ResourceLimits, RunRequest};
+use sentinel_protocol::secret::PUBLIC_VARIABLE;
 use sentinel_protocol::to_agent::Start;
 
 use super::event::SecretsSent;
@@ -186,6 +187,11 @@ fn request_sound(request: &RunRequest) -> Result<(), Refusal> {
     if let Some(both) = request.env.iter().find(|v| v.value_from.is_some() && !v.value.is_empty()) {
         return refuse(format!("run.env variable {:?} has a value and valueFrom", both.name));
     }
+    if request.env.iter().any(|v| v.value_from.is_some() && v.name == PUBLIC_VARIABLE) {
+        return refuse(format!(
+            "run.env variable {PUBLIC_VARIABLE} must not be from a Secret: messages have its value"
+        ));
+    }
     if request.needs_secrets() && request.limits.core.is_some_and(|core| core > 0) {
         return refuse(
             "run.limits.core must be 0 where run.env or run.stdinFrom uses a Secret: a core dump has its value"
@@ -277,48 +283,20 @@ fn within<T: PartialOrd + fmt::Display>(
 #[cfg(test)]
 mod tests {
     use super::super::permit::FileIdentity;
-    use sentinel_protocol::request::{Deadlines, EnvVar, Leftovers, OutputRules, RootFilesystem};
+    use sentinel_protocol::request::{Deadlines, EnvVar, OutputRules};
     use sentinel_protocol::secret::SecretKeyRef;
 
     use super::*;
 
     fn start() -> Start {
-        Start {
-            attempt: "u/1/n/1".parse().unwrap(),
-            spec_hash: sentinel_protocol::ids::SpecHash::new("0".repeat(64)).unwrap(),
-            epoch: Epoch::from(3),
-            task: sentinel_protocol::ids::TaskRef::new("ops", "t").unwrap(),
-            request: RunRequest {
-                program: Program::Command(vec!["true".into()]),
-                env: vec![],
-                working_dir: "/".into(),
-                user: None,
-                group: None,
-                umask: 0o022,
-                stdin: String::new(),
-                stdin_from: None,
-                environment: Environment::Container,
-                success_exit_codes: vec![0],
-                output: OutputRules {
-                    limit: 1 << 30,
-                    spool: 64 << 20,
-                    max_block_ms: 0,
-                    merge: false,
-                    mask: true,
-                },
-                limits: ResourceLimits::default(),
-                leftovers: Leftovers::End,
-                sandbox: None,
-                root_filesystem: RootFilesystem::Writable,
-            },
-            deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
-            credit: 0,
-            offer: 0,
-            trace: None,
-            requested_by: None,
-            signed: None,
-            secrets: None,
-        }
+        Start::new(
+            "u/1/n/1".parse().unwrap(),
+            sentinel_protocol::ids::SpecHash::new("0".repeat(64)).unwrap(),
+            Epoch::from(3),
+            sentinel_protocol::ids::TaskRef::new("ops", "t").unwrap(),
+            RunRequest::new(Program::Command(vec!["true".into()])),
+            Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
+        )
     }
 
     fn candidate<'a>(start: &'a Start, rules: &'a Rules) -> Candidate<'a> {
@@ -471,6 +449,9 @@ mod tests {
         check(&|r| r.env = var("A=B", "x"), "run.env");
         check(&|r| r.env = var("A", "\0"), "run.env");
         check(&|r| r.env = var("A", &"x".repeat(MAX_ENV_BYTES)), "run.env");
+        let path_from = SecretKeyRef { name: "s".into(), key: "k".into(), optional: false };
+        let path = EnvVar { name: "PATH".into(), value: String::new(), value_from: Some(path_from) };
+        check(&|r| r.env = vec![path.clone()], "run.env variable PATH must not be from a Secret");
         check(&|r| r.stdin = "x".repeat(MAX_STDIN_BYTES + 1), "run.stdin");
         check(&|r| r.working_dir = "tmp".into(), "run.workingDir");
         check(&|r| r.umask = 0o1000, "run.umask");

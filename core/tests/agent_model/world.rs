@@ -10,9 +10,7 @@ use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
-};
+use sentinel_protocol::request::{Deadlines, Program, RunRequest};
 use sentinel_protocol::secret::{Sealed, SecretKeyRef};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
@@ -35,47 +33,19 @@ pub(crate) fn rules() -> Rules {
 }
 
 pub(crate) fn start(n: usize, spec: u8, epoch: u64) -> Start {
-    Start {
-        attempt: id(n),
-        spec_hash: hash(spec),
-        epoch: Epoch::new(epoch).unwrap(),
-        task: TaskRef::new("ops", "t").unwrap(),
-        request: RunRequest {
-            program: Program::Command(vec!["true".into()]),
-            env: vec![],
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o022,
-            stdin: String::new(),
-            // Every second one needs the value of a Secret.
-            stdin_from: (n % 2 == 1).then(|| SecretKeyRef {
-                name: "db".into(),
-                key: "password".into(),
-                optional: false,
-            }),
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output: OutputRules { limit: 1 << 20, spool: 1 << 20, max_block_ms: 0, merge: false, mask: true },
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
-        },
-        deadlines: Deadlines {
-            start_ms: START_MS,
-            run_ms: None,
-            idle_ms: None,
-            total_ms: None,
-            grace_ms: 1000,
-        },
-        credit: 0,
-        offer: 0,
-        trace: None,
-        requested_by: None,
-        signed: None,
-        secrets: (n % 2 == 1).then(|| Sealed("box".into())),
-    }
+    // Every second one needs the value of a Secret.
+    let needs_secret = n % 2 == 1;
+    let stdin_from =
+        needs_secret.then(|| SecretKeyRef { name: "db".into(), key: "password".into(), optional: false });
+    let start = Start::new(
+        id(n),
+        hash(spec),
+        Epoch::new(epoch).unwrap(),
+        TaskRef::new("ops", "t").unwrap(),
+        RunRequest { stdin_from, ..RunRequest::new(Program::Command(vec!["true".into()])) },
+        Deadlines { start_ms: START_MS, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
+    );
+    Start { secrets: needs_secret.then(|| Sealed("box".into())), ..start }
 }
 
 /// What is recorded of a `Start` on a node without a policy.

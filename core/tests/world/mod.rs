@@ -19,9 +19,7 @@ use sentinel_core::reconcile::{Action, Decision, Earlier, Finalizer, Lifecycle, 
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, SessionId, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{
-    Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
-};
+use sentinel_protocol::request::{Program, RunRequest};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Usage};
@@ -37,29 +35,7 @@ pub fn uid() -> TaskUid {
 /// A plan for `all` nodes that runs `true`.
 pub fn plan() -> TaskPlan {
     let targets = TargetRule { select: Select::All, exclude: vec![], control_plane: ControlPlane::Exclude };
-    let request = RunRequest {
-        program: Program::Command(vec!["true".into()]),
-        env: vec![],
-        working_dir: "/".into(),
-        user: None,
-        group: None,
-        umask: 0o22,
-        stdin: String::new(),
-        stdin_from: None,
-        environment: Environment::Container,
-        success_exit_codes: vec![0],
-        output: OutputRules {
-            limit: 1 << 30,
-            spool: 64 << 20,
-            max_block_ms: 30_000,
-            merge: false,
-            mask: true,
-        },
-        limits: ResourceLimits::default(),
-        leftovers: Leftovers::End,
-        sandbox: None,
-        root_filesystem: RootFilesystem::Writable,
-    };
+    let request = RunRequest::new(Program::Command(vec!["true".into()]));
     TaskPlan {
         task: TaskRef::new("ops", "t").unwrap(),
         uid: uid(),

@@ -111,6 +111,10 @@ fn prepare(plan: &ExecPlan, stdio: &[OwnedFd; 3], join_files: &[OwnedFd]) -> Res
     confinement.filter_calls().map_err(at(ChildStep::Filter))
 }
 
+/// The limit with which there is no core dump, bytes. With 0 a `core_pattern` that is a program, such as systemd-coredump, gets one all
+/// the same (core(5)); with 1 the kernel makes none (`fs/coredump.c`), and no file is as small.
+const NO_CORE_DUMP: u64 = 1;
+
 /// Before the privilege to raise a hard limit is dropped. No descriptor is opened between here and exec.
 fn limit(plan: &ExecPlan) -> Result<(), (ChildStep, Errno)> {
     let both = |value| Rlimit { current: Some(value), maximum: Some(value) };
@@ -123,12 +127,12 @@ fn limit(plan: &ExecPlan) -> Result<(), (ChildStep, Errno)> {
     if let Some(most) = plan.most_processes {
         lower(Resource::Nproc, most).map_err(|errno| (ChildStep::Processes, errno))?;
     }
-    if let Some(bytes) = plan.core {
-        return setrlimit(Resource::Core, both(bytes)).map_err(|errno| (ChildStep::Core, errno));
+    let core = plan.core.filter(|bytes| *bytes > 0).unwrap_or(NO_CORE_DUMP);
+    match setrlimit(Resource::Core, both(core)) {
+        // Its failure does not keep a command from running that asks for none.
+        Err(errno) if core != NO_CORE_DUMP => Err((ChildStep::Core, errno)),
+        _ => Ok(()),
     }
-    // Its failure does not keep the command from running.
-    let _ = setrlimit(Resource::Core, both(0));
-    Ok(())
 }
 
 /// Lowers a hard limit, and the soft one with it.

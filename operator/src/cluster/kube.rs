@@ -7,11 +7,11 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
@@ -46,6 +46,7 @@ const SLICES_AT_ONCE: usize = 4;
 pub struct KubeCluster {
     client: Client,
     namespace: Option<Namespace>,
+    own_namespace: Option<String>,
     events: Events,
     stamps: Stamps,
     asked_by: Option<Requester>,
@@ -71,6 +72,7 @@ impl KubeCluster {
             asked_by: None,
             client,
             namespace: None,
+            own_namespace: None,
             tasks_health: Arc::new(WatchHealth::new("tasks")),
             nodes_health: Arc::new(WatchHealth::new("nodes")),
         }
@@ -80,6 +82,13 @@ impl KubeCluster {
     #[must_use]
     pub fn within(mut self, namespace: Option<Namespace>) -> Self {
         self.namespace = namespace;
+        self
+    }
+
+    /// States the namespace of the operator itself, whose Secrets no command gets.
+    #[must_use]
+    pub fn run_from(mut self, namespace: &str) -> Self {
+        self.own_namespace = Some(namespace.to_owned());
         self
     }
 
@@ -450,21 +459,29 @@ impl Cluster for KubeCluster {
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {
         Box::pin(async move {
             let doing = format!("read Secret {namespace}/{name}");
-            let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-            // Not an answer that cannot be read: its error could quote a part of it.
-            let read = call(&doing, Repeat::Idempotent, || api.get_opt(name)).await;
-            let secret = read.map_err(|error| match error {
-                ClusterError::Refused { doing, code: 500, .. } => ClusterError::Refused {
-                    doing,
-                    code: 500,
-                    message: "the answer cannot be read".to_owned(),
-                },
-                other => other,
-            });
-            let keys = |secret: Secret| secret.data.unwrap_or_default().into_iter();
-            Ok(secret?
-                .map(|secret| keys(secret).map(|(key, value)| (key, SecretValue::new(value.0))).collect()))
+            let path = Secret::url_path(&(), Some(namespace));
+            // As text, and parsed here: the client logs an answer that it cannot parse.
+            let text = || async {
+                let request = kube::api::Request::new(path.clone()).get(name, &GetParams::default());
+                let request = request.map_err(kube::Error::BuildRequest)?;
+                self.client.request_text(request).await.map(SecretString::from)
+            };
+            let text = match call(&doing, Repeat::Idempotent, text).await {
+                Ok(text) => text,
+                Err(ClusterError::Gone { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            // Not the error of the parser: it could quote a part.
+            let secret: Secret = serde_json::from_str(text.expose_secret()).map_err(|_| {
+                ClusterError::Unavailable { doing, source: "the answer cannot be parsed".into() }
+            })?;
+            let keys = secret.data.unwrap_or_default().into_iter();
+            Ok(Some(keys.map(|(key, value)| (key, SecretValue::new(value.0))).collect()))
         })
+    }
+
+    fn own_namespace(&self) -> Option<&str> {
+        self.own_namespace.as_deref()
     }
 
     fn watches(&self) -> Vec<Arc<WatchHealth>> {

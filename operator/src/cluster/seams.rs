@@ -145,6 +145,11 @@ pub trait Cluster: TaskStore + TaskKeeper {
         Stamps::default()
     }
 
+    /// The namespace that the operator runs in, whose Secrets are its own: with them one could be the operator.
+    fn own_namespace(&self) -> Option<&str> {
+        None
+    }
+
     /// The keys of a Secret and their values; `None` when it does not exist. [`ClusterError::Refused`] where the operator may not read it.
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>>;
 

@@ -82,7 +82,7 @@ impl Dispatcher<'_> {
             Ok(values) => values,
             Err(again_at) => return again_at,
         };
-        let session = self.context.parts.fleet.start(start, &values);
+        let session = self.context.parts.fleet.start(start, values.as_ref());
         let Some(session) = session else { return Some(self.undelivered()) };
         KillPoint::StartHanded.pass();
         // Sent again, it is the same.
@@ -95,14 +95,15 @@ impl Dispatcher<'_> {
         None
     }
 
-    /// The values of the Secrets of a `Start`; when to reconcile again where it is not sent.
+    /// The values of the Secrets of a `Start`, `None` where it goes without. Where it is not sent: when to reconcile again, `None` if
+    /// its target has ended.
     async fn secrets_of(
         &self,
         start: &Start,
         secrets: &mut SecretReader,
-    ) -> Result<SecretValues, Option<Monotonic>> {
+    ) -> Result<Option<SecretValues>, Option<Monotonic>> {
         if !start.request.needs_secrets() {
-            return Ok(SecretValues::default());
+            return Ok(None);
         }
         let Parts { cluster, fleet, .. } = &self.context.parts;
         if fleet.takes_secrets(&start.attempt.node) == Some(false) {
@@ -110,13 +111,13 @@ impl Dispatcher<'_> {
             return Err(self.refuse(start, message.to_owned()));
         }
         match secrets.resolve(&**cluster, &start.task, &start.request).await {
-            Ok(values) => Ok(values),
+            Ok(values) => Ok(Some(values)),
             Err(Unresolved::Later(error)) => {
                 tracing::warn!(attempt = %start.attempt, error, "unable to read the secrets of a command; will retry");
                 Err(Some(self.now.monotonic.plus(READ_AGAIN_MS)))
             }
             // Its agent may have accepted it: it reports what it has, and refuses what it has not.
-            Err(Unresolved::Never(_)) if self.may_be_at_agent(start) => Ok(SecretValues::default()),
+            Err(Unresolved::Never(_)) if self.may_be_at_agent(start) => Ok(None),
             Err(Unresolved::Never(message)) => Err(self.refuse(start, message)),
         }
     }

@@ -29,7 +29,7 @@ pub trait Fleet: Send + Sync + 'static {
 
     /// Queues a `Start` for the live Session of its node, and returns the Session; the gateway fills in the credit, and seals the values
     /// of Secrets for that Session alone. `None` without a Session, or when its queue is full.
-    fn start(&self, start: Start, secrets: &SecretValues) -> Option<SessionId>;
+    fn start(&self, start: Start, secrets: Option<&SecretValues>) -> Option<SessionId>;
 
     /// Queues a `Cancel` for the live Session of its node.
     fn cancel(&self, cancel: Cancel) -> Option<SessionId>;

@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, ClusterError, SecretKeys};
 pub(super) enum Unresolved {
     /// The cluster cannot answer now.
     Later(String),
-    /// It will not have them without a change by a person: what is wrong, and what to do.
+    /// Only a person can change that: what is wrong, and what to do.
     Never(String),
 }
 
@@ -37,6 +37,13 @@ impl SecretReader {
         request: &RunRequest,
     ) -> Result<SecretValues, Unresolved> {
         let mut values = SecretValues::default();
+        if cluster.own_namespace() == Some(task.namespace.as_str()) && request.needs_secrets() {
+            return Err(Unresolved::Never(format!(
+                "no command gets a Secret of namespace {}, where the operator runs and has its keys: put the Task and its Secrets \
+                 into another namespace, and name that in secrets.namespaces of the Helm chart",
+                task.namespace
+            )));
+        }
         for (field, reference) in request.secrets() {
             let secret = self.secret(cluster, task, reference).await?;
             if let Some(value) = value(task, &field, reference, secret)?.cloned() {
@@ -85,12 +92,12 @@ impl SecretReader {
 fn unreadable(task: &TaskRef, name: &str, error: &ClusterError) -> Unresolved {
     let namespace = &task.namespace;
     match error {
+        // The same for a Secret that does not exist, where a Role has the names of others.
         ClusterError::Refused { code: 403, message, .. } => Unresolved::Never(format!(
-            "namespace {namespace} has not opted in to Secrets: the operator may not read Secret {namespace}/{name}. Add \
-             {namespace} to secrets.namespaces of the Helm chart, or let the operator get Secrets there by a Role; then run it again \
-             ({message})"
+            "the operator may not read Secret {namespace}/{name}: check its name, and let the operator get it by a Role in \
+             namespace {namespace}, or all Secrets there by secrets.namespaces of the Helm chart; then run it again ({message})"
         )),
-        ClusterError::Refused { message, .. } => {
+        ClusterError::Refused { code: 501, message, .. } => {
             Unresolved::Never(format!("Secret {namespace}/{name} cannot be read: {message}"))
         }
         error => Unresolved::Later(error.to_string()),

@@ -26,7 +26,7 @@ impl Fleet for Registry {
         Self::protocol_version(self, node)
     }
 
-    fn start(&self, mut start: Start, secrets: &SecretValues) -> Option<SessionId> {
+    fn start(&self, mut start: Start, secrets: Option<&SecretValues>) -> Option<SessionId> {
         start.credit = self.initial_credit();
         self.send_start(start, secrets)
     }

@@ -11,12 +11,10 @@ use super::session_table::LiveSession;
 
 impl Registry {
     /// Seals the values of Secrets of a `Start` for the Session of its node, and queues it for that Session; as
-    /// [`Registry::send`] without values.
-    pub(super) fn send_start(&self, mut start: Start, secrets: &SecretValues) -> Option<SessionId> {
+    /// [`Registry::send`] without. That all of them are optional and missing is sealed too: the agent must know it.
+    pub(super) fn send_start(&self, mut start: Start, secrets: Option<&SecretValues>) -> Option<SessionId> {
         let node = start.attempt.node.clone();
-        if secrets.is_empty() {
-            return self.send(&node, &ToAgent::Start(Box::new(start)));
-        }
+        let Some(secrets) = secrets else { return self.send(&node, &ToAgent::Start(Box::new(start))) };
         let entry = self.entry(&node)?;
         let (session, key) = {
             let state = entry.lock();

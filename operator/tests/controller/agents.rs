@@ -40,7 +40,7 @@ pub(crate) struct Agents {
     version: AtomicU16,
     takes_secrets: AtomicBool,
     /// The values that came with each `Start`.
-    values: Mutex<Vec<(AttemptId, SecretValues)>>,
+    values: Mutex<Vec<(AttemptId, Option<SecretValues>)>>,
     /// How often the controller has read an agent's state.
     reads: AtomicU64,
 }
@@ -148,7 +148,7 @@ impl Agents {
     }
 
     /// The values that came with each `Start`, in order.
-    pub(crate) fn values(&self) -> Vec<(AttemptId, SecretValues)> {
+    pub(crate) fn values(&self) -> Vec<(AttemptId, Option<SecretValues>)> {
         self.values.lock().unwrap().clone()
     }
 
@@ -200,12 +200,12 @@ impl Fleet for Agents {
         Some(self.takes_secrets.load(Ordering::Relaxed))
     }
 
-    fn start(&self, start: Start, secrets: &SecretValues) -> Option<SessionId> {
+    fn start(&self, start: Start, secrets: Option<&SecretValues>) -> Option<SessionId> {
         let recorded = self.cluster.get(start.task.clone()).now_or_never().unwrap().unwrap();
         let (node, attempt, spec_hash) =
             (start.attempt.node.clone(), start.attempt.clone(), start.spec_hash.clone());
         let session = self.deliver(&node, || Delivered::Start(Box::new(start), recorded.map(Box::new)))?;
-        self.values.lock().unwrap().push((attempt.clone(), secrets.clone()));
+        self.values.lock().unwrap().push((attempt.clone(), secrets.cloned()));
         let report = Report { attempt: attempt.clone(), spec_hash, state: ReportedState::Accepted };
         let key = active(&attempt);
         let mut owned = self.owned.lock().unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sentinel_operator::cluster::{ClusterError, SecretKeys};
 use sentinel_protocol::secret::SecretKeyRef;
-use sentinel_secrets::values::SecretValue;
+use sentinel_secrets::values::{SecretValue, SecretValues};
 
 use super::kit::{Stage, condition, failed, running};
 use super::server::Server;
@@ -36,7 +36,7 @@ async fn stage(
 fn value(stage: &Stage, at: usize, key: &str) -> Option<Vec<u8>> {
     let reference = SecretKeyRef { name: "db".into(), key: key.into(), optional: false };
     let (_, values) = &stage.fleet.values()[at];
-    values.get(&reference).map(|value| value.expose().to_vec())
+    values.as_ref()?.get(&reference).map(|value| value.expose().to_vec())
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,17 +95,46 @@ async fn a_namespace_that_has_not_opted_in_is_named_with_what_to_do() {
     };
     let (stage, _server) = stage(PASSWORD, forbidden).await;
     let message = refused(&stage).await;
-    for part in ["namespace default has not opted in", "secrets.namespaces", "is forbidden"] {
+    for part in ["may not read Secret default/db: check its name", "secrets.namespaces", "is forbidden"] {
         assert!(message.contains(part), "{message:?} lacks {part:?}");
     }
 }
 
+/// The gateway was once not told, so that the agent refused what all may be missing of.
 #[tokio::test(start_paused = true)]
 async fn an_optional_key_may_be_missing() {
     let spec = PASSWORD.replace("key: password", "key: password, optional: true");
     let (stage, _server) = stage(&spec, || Ok(None)).await;
     stage.starts(1).await;
-    assert_eq!(value(&stage, 0, "password"), None);
+    assert_eq!(stage.fleet.values()[0].1, Some(SecretValues::default()));
+}
+
+/// With the operator's keys one could be the operator. Its Role lets it read them, so no API server would refuse it.
+#[tokio::test(start_paused = true)]
+async fn no_command_gets_a_secret_of_the_operators_own_namespace() {
+    let (stage, server) = Stage::on_a_server(&["a"]);
+    server.pass_finalizer();
+    server.secrets.are_own.store(true, Ordering::Relaxed);
+    stage.apply("t", PASSWORD).await;
+    let message = refused(&stage).await;
+    assert!(message.contains("no command gets a Secret of namespace default"), "{message:?}");
+    assert_eq!(server.secrets.reads(), 0);
+}
+
+/// A token that was rotated, for example: only what no one but a person can change ends an Attempt.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_not_authenticated_is_made_again() {
+    let reads = Arc::new(AtomicBool::new(false));
+    let answer = move || {
+        if reads.swap(true, Ordering::Relaxed) {
+            return Ok(Some(keys(&[("password", "hunter2hunter2")])));
+        }
+        let (doing, message) = ("read Secret default/db".into(), "Unauthorized".into());
+        Err(ClusterError::Refused { doing, code: 401, message })
+    };
+    let (stage, _server) = stage(PASSWORD, answer).await;
+    stage.starts(1).await;
+    assert_eq!(value(&stage, 0, "password").as_deref(), Some(&b"hunter2hunter2"[..]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! A cluster that stores a status and a finalizer by two writes, as an API server does.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream::BoxStream;
@@ -32,6 +32,8 @@ type Answers = Box<dyn Fn(&str, &str) -> Result<Option<SecretKeys>, ClusterError
 pub(crate) struct Secrets {
     answers: Mutex<Answers>,
     reads: AtomicUsize,
+    /// Whether they are those of the operator's own namespace.
+    pub(crate) are_own: AtomicBool,
 }
 
 impl Secrets {
@@ -57,7 +59,11 @@ impl Secrets {
 impl Server {
     pub(crate) fn new(cluster: EmbeddedCluster) -> Self {
         let answers: Answers = Box::new(|_, _| Ok(None));
-        let secrets = Secrets { answers: Mutex::new(answers), reads: AtomicUsize::new(0) };
+        let secrets = Secrets {
+            answers: Mutex::new(answers),
+            reads: AtomicUsize::new(0),
+            are_own: AtomicBool::new(false),
+        };
         Self { cluster, passes: Semaphore::new(0), secrets }
     }
 
@@ -144,6 +150,10 @@ impl Cluster for Server {
 
     fn watch_nodes(&self) -> BoxStream<'static, Event<(NodeName, NodeFacts)>> {
         self.cluster.watch_nodes()
+    }
+
+    fn own_namespace(&self) -> Option<&str> {
+        self.secrets.are_own.load(Ordering::Relaxed).then_some("default")
     }
 
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {

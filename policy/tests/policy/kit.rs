@@ -4,9 +4,7 @@ use sentinel_policy::asked::{Asked, IdentityFacts, NodeFacts, ProgramFacts};
 use sentinel_policy::document::Policy;
 use sentinel_policy::verdict::{Decision, Verdict};
 use sentinel_protocol::ids::{Epoch, SpecHash, TaskRef};
-use sentinel_protocol::request::{
-    Deadlines, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest,
-};
+use sentinel_protocol::request::{Deadlines, Program, RunRequest};
 use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
@@ -55,45 +53,16 @@ pub(crate) fn requester(user: &str, groups: &[&str]) -> Requester {
 }
 
 pub(crate) fn start() -> Start {
-    Start {
-        attempt: "u/1/n/1".parse().unwrap(),
-        spec_hash: SpecHash::new("0".repeat(64)).unwrap(),
-        epoch: Epoch::from(3),
-        task: TaskRef::new("ops", "disk").unwrap(),
-        request: RunRequest {
-            program: Program::Command(vec!["df".into(), "-h".into()]),
-            env: vec![],
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o022,
-            stdin: String::new(),
-            stdin_from: None,
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output: OutputRules {
-                limit: 1 << 30,
-                spool: 64 << 20,
-                max_block_ms: 0,
-                merge: false,
-                mask: true,
-            },
-            limits: ResourceLimits::default(),
-            leftovers: Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
-        },
-        deadlines: Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
-        credit: 0,
-        offer: 0,
-        trace: None,
-        signed: None,
-        secrets: None,
-        requested_by: Some(RequestedBy {
-            author: requester("alice", &["sre", "system:authenticated"]),
-            rerun: None,
-        }),
-    }
+    let start = Start::new(
+        "u/1/n/1".parse().unwrap(),
+        SpecHash::new("0".repeat(64)).unwrap(),
+        Epoch::from(3),
+        TaskRef::new("ops", "disk").unwrap(),
+        RunRequest::new(Program::Command(vec!["df".into(), "-h".into()])),
+        Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
+    );
+    let author = requester("alice", &["sre", "system:authenticated"]);
+    Start { requested_by: Some(RequestedBy { author, rerun: None }), ..start }
 }
 
 pub(crate) fn node() -> NodeFacts {

@@ -3,7 +3,8 @@
 use sentinel_policy::document::Policy;
 use sentinel_policy::signature::{NAMESPACE, Statement, read};
 use sentinel_policy::verdict::Decision;
-use sentinel_protocol::request::{Program, RunRequest};
+use sentinel_protocol::request::{EnvVar, Program, RunRequest};
+use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::to_agent::Start;
 use serde_json::{Value, json};
@@ -104,6 +105,33 @@ fn a_signature_is_for_one_request_on_some_nodes_until_some_time() {
     assert!(refused(&start).contains("was changed after it was signed"));
     start.request = RunRequest { program: Program::Command(vec!["df".into(), "-a".into()]), ..request };
     assert!(refused(&start).contains("was changed after it was signed"));
+}
+
+/// Who can change the Secret, or an operator in the wrong hands, would choose what a signed `sh` reads.
+#[test]
+fn a_signature_does_not_cover_values_of_secrets() {
+    let reference = SecretKeyRef { name: "script".into(), key: "sh".into(), optional: false };
+    let from_secret = |start: &mut Start, in_env: bool| match in_env {
+        true => {
+            let variable =
+                EnvVar { name: "A".into(), value: String::new(), value_from: Some(reference.clone()) };
+            start.request.env.push(variable);
+        }
+        false => start.request.stdin_from = Some(reference.clone()),
+    };
+    let both = "  env: [{name: A}]\n  stdin: Any\n";
+    for in_env in [true, false] {
+        let mut asked = start();
+        from_secret(&mut asked, in_env);
+        asked.signed = Some(signed_by(1, NAMESPACE, &statement(&asked.request)));
+        let decided = |signature: &str| {
+            let policy = signing(&format!("{signature}\n{}", both.trim_end()));
+            refusal(&policy, &asked, &node())
+        };
+        let why = decided("{by: [alice]}").expect("it is refused");
+        assert!(why.contains("key \"sh\" of Secret script is not signed"), "{why}");
+        assert_eq!(decided("{by: [alice], secrets: Any}"), None);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash, TaskRef};
 use sentinel_protocol::limits::HEARTBEAT_MS;
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::outcome::Outcome;
-use sentinel_protocol::request::{Deadlines, Environment, OutputRules, Program, RootFilesystem, RunRequest};
+use sentinel_protocol::request::{Deadlines, Environment, Program, RunRequest};
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Start, ToAgent};
 use sentinel_protocol::to_operator::{
@@ -246,48 +246,15 @@ pub(crate) fn answers(start: &Start) -> [ToOperator; 2] {
 pub(super) fn start(node: &str, run: u32, command: &str) -> Start {
     let attempt: AttemptId =
         format!("{}/{run}/{node}/1", uuid::Uuid::new_v4()).parse().expect("an Attempt's id");
-    Start {
+    let start = Start::new(
         attempt,
-        spec_hash: SpecHash::new("0".repeat(64)).expect("a hash"),
-        epoch: Epoch::from(1),
-        task: TaskRef::new("default", "bench").unwrap(),
-        request: RunRequest {
-            program: Program::Command(["sh", "-c", command].map(str::to_owned).to_vec()),
-            env: vec![],
-            working_dir: "/".into(),
-            user: None,
-            group: None,
-            umask: 0o022,
-            stdin: String::new(),
-            stdin_from: None,
-            environment: Environment::Container,
-            success_exit_codes: vec![0],
-            output: OutputRules {
-                limit: 1 << 30,
-                spool: 64 << 20,
-                max_block_ms: 30_000,
-                merge: false,
-                mask: true,
-            },
-            limits: sentinel_protocol::request::ResourceLimits::default(),
-            leftovers: sentinel_protocol::request::Leftovers::End,
-            sandbox: None,
-            root_filesystem: RootFilesystem::Writable,
-        },
-        deadlines: Deadlines {
-            start_ms: 300_000,
-            run_ms: None,
-            idle_ms: None,
-            total_ms: None,
-            grace_ms: 10_000,
-        },
-        credit: 64 << 10,
-        offer: 0,
-        trace: None,
-        requested_by: None,
-        signed: None,
-        secrets: None,
-    }
+        SpecHash::new("0".repeat(64)).expect("a hash"),
+        Epoch::from(1),
+        TaskRef::new("default", "bench").unwrap(),
+        RunRequest::new(Program::Command(["sh", "-c", command].map(str::to_owned).to_vec())),
+        Deadlines { start_ms: 300_000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 10_000 },
+    );
+    Start { credit: 64 << 10, ..start }
 }
 
 /// Bytes of a `Start`, and of the answers to it, as WebSocket frames have them: what the plain fan-out sends.

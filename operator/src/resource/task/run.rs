@@ -121,6 +121,7 @@ pub(in crate::resource) const NO_NUL_PATTERN: &str = r"^[^\x00]*$";
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.valueFrom) || self.value == ''").message("spec.run.env must have at most one of value and valueFrom for each variable").field_path(".valueFrom"))]
+#[x_kube(validation = Rule::new("!has(self.valueFrom) || self.name != 'PATH'").message("spec.run.env must not have PATH from a Secret: messages about programs have its value").field_path(".valueFrom"))]
 pub struct EnvVar {
     /// Its name: letters, digits, `_`, `-` and `.`, not beginning with a digit. Example: `LANG`.
     #[schemars(length(max = 256), transform = rules::env_name("spec.run.env.name"))]

@@ -10,7 +10,7 @@ use sentinel_protocol::limits::{
 };
 use sentinel_protocol::quantity;
 use sentinel_protocol::request::{self, OutputRules, Program, ResourceLimits, RunRequest, Sandbox};
-use sentinel_protocol::secret::{MAX_SEALED, SecretKeyRef};
+use sentinel_protocol::secret::{MAX_SEALED, PUBLIC_VARIABLE, SecretKeyRef};
 
 use super::super::invalid::Problems;
 use super::super::rules::{SECRET_KEY, SECRET_NAME};
@@ -143,6 +143,12 @@ fn env(spec: &[task::EnvVar], problems: &mut Problems) -> Option<Vec<request::En
         no_zero_byte(&format!("{field}.value"), &var.value, problems);
         if var.value_from.is_some() && !var.value.is_empty() {
             problems.field(format!("{field}.valueFrom"), "must not be set together with value");
+        }
+        if var.value_from.is_some() && var.name == PUBLIC_VARIABLE {
+            problems.field(
+                format!("{field}.valueFrom"),
+                "must not be set for PATH: messages about programs have its value",
+            );
         }
     }
     let mut var = |(index, var): (usize, &task::EnvVar)| request::EnvVar {
@@ -326,5 +332,21 @@ fn fits_a_frame(request: &RunRequest, problems: &mut Problems) {
     if size > most {
         let allowed = format!("must be at most {most} bytes as JSON, with command, env and stdin");
         problems.value("spec.run", &format!("{size} bytes"), allowed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::request::{Program, RunRequest};
+
+    use crate::resource::manifest;
+    use crate::resource::validate::validate;
+
+    #[test]
+    fn a_task_that_states_only_a_command_is_a_request_that_states_only_a_command() {
+        let text = "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {name: a, namespace: ns, uid: u}\n\
+                    spec: {targets: {all: true}, run: {command: [df]}}\n";
+        let plan = validate(&manifest::read(text).unwrap()[0]).unwrap();
+        assert_eq!(plan.request, RunRequest::new(Program::Command(vec!["df".into()])));
     }
 }

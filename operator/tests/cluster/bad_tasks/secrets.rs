@@ -12,6 +12,12 @@ pub(super) fn of_secrets() -> Vec<Bad> {
             "spec.run.env must have at most one of value and valueFrom for each variable",
         ),
         bad(
+            "path-from-a-secret",
+            run("{command: [a], env: [{name: PATH, valueFrom: {secretKeyRef: {name: s, key: k}}}]}"),
+            "spec.run.env[0].valueFrom must not be set for PATH",
+            "spec.run.env must not have PATH from a Secret",
+        ),
+        bad(
             "secret-without-key",
             run("{command: [a], env: [{name: A, valueFrom: {secretKeyRef: {name: s}}}]}"),
             "spec.run.env[0].valueFrom.secretKeyRef.key is required",
