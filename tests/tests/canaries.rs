@@ -214,6 +214,31 @@ async fn apply(testbed: &Testbed, name: &str, control: &str, release: &Path) {
     testbed.namespace.apply(&task.to_string()).await.unwrap();
 }
 
+/// From the gateway to the agent: the operator once sent nothing where all was missing, which the agent takes for an operator without
+/// the values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_without_secrets_that_may_all_be_missing() {
+    let testbed = Testbed::new("optional").await;
+    let agent = testbed.agent("a", &[]).await;
+    let missing = json!({"secretKeyRef": {"name": "nothere", "key": "k", "optional": true}});
+    let task = json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "optional"},
+        "spec": {
+            "targets": {"nodeNames": [testbed.namespace.node_name("a")]},
+            "run": {
+                "command": ["sh", "-c", "[ -z \"${PASSWORD+set}\" ] && [ -z \"$(cat)\" ]"],
+                "env": [{"name": "PASSWORD", "valueFrom": missing.clone()}],
+                "stdinFrom": missing,
+            },
+        },
+    });
+    testbed.namespace.apply(&task.to_string()).await.unwrap();
+    let wait = ["wait", "--for=condition=Complete", "--timeout=60s", "tasks.sentinelnode.dev", "optional"];
+    testbed.namespace.kubectl(&wait).await.unwrap();
+    drop(agent);
+    testbed.close().await;
+}
+
 async fn wait_until_running(testbed: &Testbed, name: &str) -> String {
     until("the command runs", PATIENCE, || async {
         let path = "jsonpath={.status.run.counts.running}";

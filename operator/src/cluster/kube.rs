@@ -46,7 +46,8 @@ const SLICES_AT_ONCE: usize = 4;
 pub struct KubeCluster {
     client: Client,
     namespace: Option<Namespace>,
-    own_namespace: Option<String>,
+    /// Namespaces and names.
+    own_secrets: Arc<[(String, String)]>,
     events: Events,
     stamps: Stamps,
     asked_by: Option<Requester>,
@@ -72,7 +73,7 @@ impl KubeCluster {
             asked_by: None,
             client,
             namespace: None,
-            own_namespace: None,
+            own_secrets: Arc::default(),
             tasks_health: Arc::new(WatchHealth::new("tasks")),
             nodes_health: Arc::new(WatchHealth::new("nodes")),
         }
@@ -85,10 +86,10 @@ impl KubeCluster {
         self
     }
 
-    /// States the namespace of the operator itself, whose Secrets no command gets.
+    /// Names the Secrets of the operator itself, in this namespace, which no command gets.
     #[must_use]
-    pub fn run_from(mut self, namespace: &str) -> Self {
-        self.own_namespace = Some(namespace.to_owned());
+    pub fn with_own_secrets(mut self, namespace: &str, names: &[&str]) -> Self {
+        self.own_secrets = names.iter().map(|&name| (namespace.to_owned(), name.to_owned())).collect();
         self
     }
 
@@ -480,8 +481,8 @@ impl Cluster for KubeCluster {
         })
     }
 
-    fn own_namespace(&self) -> Option<&str> {
-        self.own_namespace.as_deref()
+    fn is_own_secret(&self, namespace: &str, name: &str) -> bool {
+        self.own_secrets.iter().any(|own| (own.0.as_str(), own.1.as_str()) == (namespace, name))
     }
 
     fn watches(&self) -> Vec<Arc<WatchHealth>> {

@@ -145,9 +145,9 @@ pub trait Cluster: TaskStore + TaskKeeper {
         Stamps::default()
     }
 
-    /// The namespace that the operator runs in, whose Secrets are its own: with them one could be the operator.
-    fn own_namespace(&self) -> Option<&str> {
-        None
+    /// Whether a Secret has keys of the operator itself: with them one could be the operator.
+    fn is_own_secret(&self, _namespace: &str, _name: &str) -> bool {
+        false
     }
 
     /// The keys of a Secret and their values; `None` when it does not exist. [`ClusterError::Refused`] where the operator may not read it.

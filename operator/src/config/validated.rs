@@ -70,6 +70,20 @@ pub struct Config {
     pub trace_otlp_endpoint: Option<String>,
 }
 
+impl Config {
+    /// Names of the Secrets that the operator keeps its own keys in, in its own namespace.
+    pub fn own_secrets(&self) -> Vec<&str> {
+        let certificate = match &self.certificate {
+            Certificate::Generated(generated) => Some(generated.secret.as_str()),
+            _ => None,
+        };
+        certificate
+            .into_iter()
+            .chain(self.admission.as_ref().map(|admission| admission.secret.as_str()))
+            .collect()
+    }
+}
+
 impl Flags {
     /// Validates the flags and reads the files they name.
     ///

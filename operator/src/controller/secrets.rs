@@ -37,13 +37,6 @@ impl SecretReader {
         request: &RunRequest,
     ) -> Result<SecretValues, Unresolved> {
         let mut values = SecretValues::default();
-        if cluster.own_namespace() == Some(task.namespace.as_str()) && request.needs_secrets() {
-            return Err(Unresolved::Never(format!(
-                "no command gets a Secret of namespace {}, where the operator runs and has its keys: put the Task and its Secrets \
-                 into another namespace, and name that in secrets.namespaces of the Helm chart",
-                task.namespace
-            )));
-        }
         for (field, reference) in request.secrets() {
             let secret = self.secret(cluster, task, reference).await?;
             if let Some(value) = value(task, &field, reference, secret)?.cloned() {
@@ -76,6 +69,13 @@ impl SecretReader {
         task: &TaskRef,
         reference: &SecretKeyRef,
     ) -> Result<Option<&SecretKeys>, Unresolved> {
+        if cluster.is_own_secret(&task.namespace, &reference.name) {
+            let (namespace, name) = (&task.namespace, &reference.name);
+            let why = format!(
+                "Secret {namespace}/{name} has keys of the operator, which no command gets: use another one"
+            );
+            return Err(Unresolved::Never(why));
+        }
         if !self.read.contains_key(&reference.name) {
             let answer = cluster.secret(&task.namespace, &reference.name).await;
             let read = answer.map_err(|error| unreadable(task, &reference.name, &error));

@@ -52,7 +52,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let namespace = own_namespace(&config, &kubernetes);
     let keys = admission::keys(config.admission.as_ref(), client(&kubernetes, &metrics)?, &namespace);
     let keyed = keys.await?;
-    let cluster = cluster.within(config.watch_namespace.clone()).run_from(&namespace);
+    let cluster =
+        cluster.within(config.watch_namespace.clone()).with_own_secrets(&namespace, &config.own_secrets());
     let cluster = Arc::new(cluster.stamping(keyed.stamps.clone()));
     let stores = Stores::open(&config, &metrics).await?;
     let (traces, sending) = traces::start(config.trace_otlp_endpoint.as_deref(), host_name(), &metrics)?;

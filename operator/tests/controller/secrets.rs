@@ -111,13 +111,13 @@ async fn an_optional_key_may_be_missing() {
 
 /// With the operator's keys one could be the operator. Its Role lets it read them, so no API server would refuse it.
 #[tokio::test(start_paused = true)]
-async fn no_command_gets_a_secret_of_the_operators_own_namespace() {
+async fn no_command_gets_a_secret_of_the_operator() {
     let (stage, server) = Stage::on_a_server(&["a"]);
     server.pass_finalizer();
     server.secrets.are_own.store(true, Ordering::Relaxed);
     stage.apply("t", PASSWORD).await;
     let message = refused(&stage).await;
-    assert!(message.contains("no command gets a Secret of namespace default"), "{message:?}");
+    assert!(message.contains("Secret default/db has keys of the operator"), "{message:?}");
     assert_eq!(server.secrets.reads(), 0);
 }
 

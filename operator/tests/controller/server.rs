@@ -32,7 +32,7 @@ type Answers = Box<dyn Fn(&str, &str) -> Result<Option<SecretKeys>, ClusterError
 pub(crate) struct Secrets {
     answers: Mutex<Answers>,
     reads: AtomicUsize,
-    /// Whether they are those of the operator's own namespace.
+    /// Whether they are the operator's own.
     pub(crate) are_own: AtomicBool,
 }
 
@@ -152,8 +152,8 @@ impl Cluster for Server {
         self.cluster.watch_nodes()
     }
 
-    fn own_namespace(&self) -> Option<&str> {
-        self.secrets.are_own.load(Ordering::Relaxed).then_some("default")
+    fn is_own_secret(&self, _: &str, _: &str) -> bool {
+        self.secrets.are_own.load(Ordering::Relaxed)
     }
 
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {
