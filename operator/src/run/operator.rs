@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{Archive, ArchiveParts, drained};
+use super::audit_heads;
 use super::caches::{self, CacheReaders};
 use super::election::{Election, elect};
 use super::error::RunError;
@@ -186,6 +187,8 @@ impl Operator {
 
         let (readers, caches) = caches::start(&mut tasks, &shared.health, stop.all.clone());
         let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
+        let heads = audit_heads::run(audit.clone(), history.clone(), shared.clock.clone());
+        tasks.spawn("the audit heads in History", until(stop.all.clone(), heads));
         let (mirror, presence_answered) = start_mirror(&mut tasks, presence, &stop.all);
         let gateway = shared.gateway(settings, auth, &archive, &mirror, audit.clone());
         let lease = election.lease().map(str::to_owned);

@@ -283,7 +283,10 @@ mod tests {
         assert!(refused.is_err(), "no header can be written");
         let mut bytes = vec![0; usize::try_from(of_it.metadata().unwrap().len()).unwrap()];
         of_it.read_exact_at(&mut bytes, 0).unwrap();
-        assert_eq!(parse(&bytes).unwrap(), Some(Held { generation: 7, first: Some(1), changes: grown.to_vec() }));
+        assert_eq!(
+            parse(&bytes).unwrap(),
+            Some(Held { generation: 7, first: Some(1), changes: grown.to_vec() })
+        );
     }
 
     #[test]
