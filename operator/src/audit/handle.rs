@@ -107,6 +107,7 @@ impl Audit {
         let counted = Arc::new(Counted {
             queued_bytes: AtomicUsize::new(0),
             overflowed: AtomicU64::new(0),
+            news: AtomicU64::new(0),
             written: metrics.counter("sentinel_audit_records_total", "Audit records written."),
             lost: metrics.counter(
                 "sentinel_audit_records_lost_total",
@@ -166,7 +167,15 @@ impl Audit {
         open.queue(record());
     }
 
-    /// The last durable record, for agents to keep.
+    /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since: two
+    /// chains of which nothing else is recorded would keep each other's heads forever.
+    pub fn head_after(&self, sent: Option<u64>) -> Option<AuditHead> {
+        let head = self.head()?;
+        let news = self.open.as_ref()?.counted.news.load(Relaxed);
+        sent.is_none_or(|sent| (sent + 1..=head.seq).contains(&news)).then_some(head)
+    }
+
+    /// The last durable record.
     pub fn head(&self) -> Option<AuditHead> {
         self.open.as_ref()?.head.get()
     }

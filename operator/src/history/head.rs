@@ -37,10 +37,24 @@ pub struct AuditHeadRecord {
 /// Which heads to list: all, by who keeps the chain and by chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditHeadQuery {
+    /// Only those of this node, or of `operator`.
+    pub of: Option<String>,
     /// Page size: 1 to [`super::query::MAX_PAGE`]; 0 means that.
     pub limit: u32,
     /// Only rows after this one.
     pub after: Option<PageToken>,
+}
+
+impl AuditHeadQuery {
+    /// What comes before all rows that are wanted, and what comes behind them.
+    pub(super) fn between(&self) -> (Option<String>, Option<String>) {
+        let after = self.after.as_ref().map(|after| after.as_str().to_owned());
+        match &self.of {
+            // `0` is the character after `/`.
+            Some(of) => (after.max(Some(format!("{of}/"))), Some(format!("{of}0"))),
+            None => (after, None),
+        }
+    }
 }
 
 /// A row that a head may become.

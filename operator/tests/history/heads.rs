@@ -72,7 +72,7 @@ pub(crate) async fn heads_are_listed_in_pages(site: &Site) {
     record(site, &stored).await;
     let (mut listed, mut after): (Vec<_>, Option<PageToken>) = (Vec::new(), None);
     loop {
-        let page = site.history.audit_heads(AuditHeadQuery { limit: 10, after }).await.unwrap();
+        let page = site.history.audit_heads(AuditHeadQuery { limit: 10, after, of: None }).await.unwrap();
         assert!(page.items.len() <= 10);
         listed.extend(page.items);
         let Some(next) = page.next else { break };
@@ -81,7 +81,19 @@ pub(crate) async fn heads_are_listed_in_pages(site: &Site) {
     let expected: Vec<AuditHeadRecord> =
         stored.iter().flat_map(|record| std::iter::repeat_n(record.clone(), 3)).collect();
     assert_eq!(listed, expected);
-    let refused = site.history.audit_heads(AuditHeadQuery { limit: 501, after: None }).await;
+    // Neither n-10 nor n-1.
+    let of = Some("n-0".to_owned());
+    assert_eq!(
+        site.history.audit_heads(AuditHeadQuery { of, ..Default::default() }).await.unwrap().items,
+        []
+    );
+    let of = Some("n-07".to_owned());
+    let page =
+        site.history.audit_heads(AuditHeadQuery { of: of.clone(), limit: 2, after: None }).await.unwrap();
+    assert_eq!(page.items, expected[21..23]);
+    let rest = site.history.audit_heads(AuditHeadQuery { of, limit: 2, after: page.next }).await.unwrap();
+    assert_eq!((rest.items.as_slice(), rest.next), (&expected[23..24], None));
+    let refused = site.history.audit_heads(AuditHeadQuery { limit: 501, ..AuditHeadQuery::default() }).await;
     assert!(refused.unwrap_err().to_string().contains("limit 501"));
     assert_eq!(stored[0].recorded_at, UnixMillis(site.clock.clock().now().0));
 }

@@ -63,7 +63,10 @@ pub(super) fn audit_heads(
     now: i64,
 ) -> Result<Page<AuditHeadRecord>, HistoryError> {
     let limit = page_size(query.limit)?;
-    let filter = SqlFilter::new(now, query.after.as_ref());
+    let mut filter = SqlFilter::new(now, None);
+    let (after, before) = query.between();
+    filter.condition("ord", ">", after);
+    filter.condition("ord", "<", before);
     // Rows are in the order of their ids.
     let table = "(SELECT *, id AS ord FROM audit_heads)";
     let rows = filter.rows(connection, table, limit).map_err(failed("list audit heads"))?;

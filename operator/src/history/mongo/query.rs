@@ -70,9 +70,8 @@ pub(super) async fn audit_heads(
     let limit = page_size(query.limit)?;
     let mut filter = doc! { "expireAt": { "$gt": connection.now() } };
     // Rows are in the order of their ids.
-    if let Some(after) = &query.after {
-        filter.insert("_id", doc! { "$gt": after.as_str() });
-    }
+    let (after, before) = query.between();
+    within(&mut filter, "_id", after, before);
     page_by(connection, &connection.audit_heads, "list audit heads", "_id", filter, limit).await
 }
 
@@ -89,15 +88,19 @@ fn token(text: &str) -> Bson {
 
 /// Only rows of the span, and after the position.
 fn between(filter: &mut Document, span: Span, after: Option<&PageToken>) {
+    within(filter, "order", span.after(after).map(String::from), span.end());
+}
+
+fn within(filter: &mut Document, field: &str, after: Option<String>, before: Option<String>) {
     let mut range = Document::new();
-    if let Some(after) = span.after(after) {
-        range.insert("$gt", after.as_str());
+    if let Some(after) = after {
+        range.insert("$gt", after);
     }
-    if let Some(end) = span.end() {
-        range.insert("$lt", end);
+    if let Some(before) = before {
+        range.insert("$lt", before);
     }
     if !range.is_empty() {
-        filter.insert("order", range);
+        filter.insert(field, range);
     }
 }
 

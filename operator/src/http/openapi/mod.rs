@@ -8,7 +8,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
 use sentinel_api::records;
 use sentinel_api::view::{
-    ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
+    AuditHeadView, ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
     NodeSamplesView, NodeView, OutputsView, RunSearchLineView, RunView, SearchLineView,
 };
 use serde_json::{Map, Value, json};
@@ -123,6 +123,12 @@ fn text_of(operation: Operation) -> OperationText {
         Operation::FleetSamples => {
             ("fleetSamples", "nodes", "The CPU usage of several nodes over the last 15 minutes.", "200")
         }
+        Operation::ListAuditHeads => (
+            "listAuditHeads",
+            "audit",
+            "The heads of audit chains that History has, by who keeps the chain.",
+            "200",
+        ),
         Operation::ListTasks => ("listTasks", "tasks", "Tasks, by namespace and name.", "200"),
         Operation::CreateTask => ("createTask", "tasks", "Creates a Task.", "201"),
         Operation::GetTask => ("getTask", "tasks", "One Task.", "200"),
@@ -245,6 +251,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::GetNode => json(schema::<NodeView>(schemas)),
         Operation::NodeSamples => json(schema::<NodeSamplesView>(schemas)),
         Operation::FleetSamples => json(schema::<FleetSamplesView>(schemas)),
+        Operation::ListAuditHeads => json(list(&schema::<AuditHeadView>(schemas))),
         Operation::ListTasks => json(list(&task)),
         Operation::CreateTask | Operation::GetTask | Operation::ApplyTask => json(task),
         Operation::ListRuns => json(list(&schema::<RunView>(schemas))),
