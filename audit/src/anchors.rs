@@ -1,8 +1,8 @@
-//! Anchors: the heads of chains that were recorded elsewhere, by other chains or in History. A chain that ends before such a head was
-//! cut, and one that has another record in its place was replaced from there on.
+//! Anchors: the heads of chains that were recorded elsewhere, by other chains or in History. A chain that ends before such a
+//! head was cut, and one that has another record in its place was replaced from there on.
 //!
-//! All recorded heads of a chain count, and not the highest alone: who writes a chain anew continues it, and has the later heads of the
-//! new one recorded too. What shows the change is a head from before.
+//! All recorded heads of a chain count, and not the highest alone: who writes a chain anew continues it, and has the later
+//! heads of the new one recorded too. What shows the change is a head from before.
 
 use std::collections::BTreeMap;
 

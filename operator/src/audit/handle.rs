@@ -167,8 +167,8 @@ impl Audit {
         open.queue(record());
     }
 
-    /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since: two
-    /// chains of which nothing else is recorded would keep each other's heads forever.
+    /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since:
+    /// otherwise two chains would record each other's heads forever, and nothing else.
     pub fn head_after(&self, sent: Option<u64>) -> Option<AuditHead> {
         let head = self.head()?;
         let news = self.open.as_ref()?.counted.news.load(Relaxed);
