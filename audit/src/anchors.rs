@@ -1,12 +1,13 @@
-//! Anchors: the heads of chains that other chains have recorded. A chain that ends before such a head was cut, and one that has
-//! another record in its place was replaced from there on.
+//! Anchors: the heads of chains that were recorded elsewhere, by other chains or in History. A chain that ends before such a
+//! head was cut, and one that has another record in its place was replaced from there on.
 //!
-//! A hash covers all records before it, so of the heads of one chain only the highest counts.
+//! All recorded heads of a chain count, and not the highest alone: who writes a chain anew continues it, and has the later
+//! heads of the new one recorded too. What shows the change is a head from before.
 
 use std::collections::BTreeMap;
 
 use sentinel_protocol::audit::AuditHead;
-use sentinel_protocol::ids::{ChainId, Sha256Hex};
+use sentinel_protocol::ids::ChainId;
 
 use crate::line::Line;
 use crate::record::Record;
@@ -15,23 +16,37 @@ use crate::verify::Summary;
 /// Most chains whose heads are kept; further ones are left out, and counted.
 pub const MAX_ANCHORED: usize = 100_000;
 
-/// A head that another chain has recorded.
+/// Most heads that are kept in all; beyond, every other one of each chain is left out, and never the highest.
+pub const MAX_HEADS: usize = 400_000;
+
+/// A head that was recorded elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
     /// The head.
     pub head: AuditHead,
     /// Who keeps the chain, as the one that recorded it states.
     pub of: String,
-    /// The record with it.
-    pub recorded_by: (ChainId, u64),
+    /// Where it is recorded.
+    pub recorded_by: Recorder,
     /// When it was recorded, by the clock of the recorder.
     pub time: String,
 }
 
-/// What a chain is compared with.
+/// Where a head is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorder {
+    /// In this record of this chain.
+    Chain(ChainId, u64),
+    /// In History.
+    History,
+}
+
+/// What chains are compared with.
 #[derive(Debug, Default)]
 pub struct Anchors {
-    highest: BTreeMap<ChainId, Anchor>,
+    /// Those of each chain, by number and hash.
+    chains: BTreeMap<ChainId, Vec<Anchor>>,
+    heads: usize,
     /// Heads of further chains, beyond [`MAX_ANCHORED`].
     pub left_out: u64,
 }
@@ -44,36 +59,50 @@ impl Anchors {
         if head.chain == line.chain {
             return;
         }
-        let is_known = match self.highest.get(&head.chain) {
-            Some(known) if known.head.seq >= head.seq => return,
-            known => known.is_some(),
-        };
-        if !is_known && self.highest.len() >= MAX_ANCHORED {
+        let recorded_by = Recorder::Chain(line.chain.clone(), line.seq);
+        self.add(Anchor { head: head.clone(), of: of.to_string(), recorded_by, time: line.time.clone() });
+    }
+
+    /// Takes in a head.
+    pub fn add(&mut self, anchor: Anchor) {
+        if !self.chains.contains_key(&anchor.head.chain) && self.chains.len() >= MAX_ANCHORED {
             self.left_out += 1;
             return;
         }
-        let recorded_by = (line.chain.clone(), line.seq);
-        let anchor = Anchor { head: head.clone(), of: of.to_string(), recorded_by, time: line.time.clone() };
-        self.highest.insert(head.chain.clone(), anchor);
+        let known = self.chains.entry(anchor.head.chain.clone()).or_default();
+        let (seq, hash) = (anchor.head.seq, anchor.head.hash.as_str());
+        let found = known.binary_search_by(|other| {
+            other.head.seq.cmp(&seq).then_with(|| other.head.hash.as_str().cmp(hash))
+        });
+        let Err(at) = found else { return };
+        known.insert(at, anchor);
+        self.heads += 1;
+        if self.heads > MAX_HEADS {
+            self.thin();
+        }
     }
 
-    /// The highest head of a chain that another chain has recorded.
-    pub fn of(&self, chain: &ChainId) -> Option<&Anchor> {
-        self.highest.get(chain)
+    fn thin(&mut self) {
+        for known in self.chains.values_mut() {
+            let last = known.len().saturating_sub(1);
+            let mut at = 0..;
+            known.retain(|_| at.next().is_some_and(|at: usize| at % 2 == 1 || at == last));
+        }
+        self.heads = self.chains.values().map(Vec::len).sum();
     }
 
-    /// How many chains have one.
-    pub fn len(&self) -> usize {
-        self.highest.len()
+    /// The recorded heads of a chain, the highest last.
+    pub fn of(&self, chain: &ChainId) -> &[Anchor] {
+        self.chains.get(chain).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether no chain has one.
-    pub fn is_empty(&self) -> bool {
-        self.highest.is_empty()
+    /// The chains with recorded heads, and the highest of each.
+    pub fn highest(&self) -> impl Iterator<Item = &Anchor> {
+        self.chains.values().filter_map(|known| known.last())
     }
 }
 
-/// What an anchor proves of a chain.
+/// What anchors prove of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It has this record: nothing up to there was changed or removed since.
@@ -86,17 +115,52 @@ pub enum Standing {
     Older,
 }
 
-/// Compares a chain with its anchor. `hash_of` is the hash of the record with the anchor's number, where the chain has it here.
-pub fn compare(chain: &Summary, anchor: &Anchor, hash_of: Option<&Sha256Hex>) -> Standing {
-    if anchor.head.seq > chain.head.seq {
-        return Standing::Cut;
-    }
-    match hash_of {
-        Some(hash) if *hash == anchor.head.hash => Standing::Kept,
-        Some(_) => Standing::Replaced,
+/// A chain that is compared with its anchors, line by line.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    /// The first that the chain contradicts.
+    replaced: Option<Anchor>,
+    /// The last that the chain has.
+    kept: Option<Anchor>,
+}
+
+impl Comparison {
+    /// Of a chain, before its lines.
+    pub fn of(chain: &Summary, anchors: &[Anchor]) -> Self {
+        let mut comparison = Self::default();
         // The first line names the hash of the one before.
-        None if anchor.head.seq + 1 == chain.first && chain.before == anchor.head.hash => Standing::Kept,
-        None if anchor.head.seq + 1 == chain.first => Standing::Replaced,
-        None => Standing::Older,
+        for anchor in anchors.iter().filter(|anchor| anchor.head.seq.checked_add(1) == Some(chain.first)) {
+            comparison.compare(anchor, chain.before == anchor.head.hash);
+        }
+        comparison
+    }
+
+    /// Compares a line of the chain, in their order.
+    pub fn take(&mut self, line: &Line, anchors: &[Anchor]) {
+        let from = anchors.partition_point(|anchor| anchor.head.seq < line.seq);
+        for anchor in anchors[from..].iter().take_while(|anchor| anchor.head.seq == line.seq) {
+            self.compare(anchor, anchor.head.hash == line.hash);
+        }
+    }
+
+    fn compare(&mut self, anchor: &Anchor, is_same: bool) {
+        if is_same {
+            self.kept = Some(anchor.clone());
+        } else {
+            self.replaced.get_or_insert_with(|| anchor.clone());
+        }
+    }
+
+    /// What the anchors prove, once all lines were compared, and the one that shows it; `None` without anchors.
+    pub fn outcome(self, chain: &Summary, anchors: &[Anchor]) -> Option<(Anchor, Standing)> {
+        let highest = anchors.last()?;
+        if let Some(anchor) = self.replaced {
+            return Some((anchor, Standing::Replaced));
+        }
+        if highest.head.seq > chain.head.seq {
+            return Some((highest.clone(), Standing::Cut));
+        }
+        let kept = self.kept.map(|anchor| (anchor, Standing::Kept));
+        kept.or_else(|| Some((highest.clone(), Standing::Older)))
     }
 }

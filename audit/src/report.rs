@@ -1,12 +1,13 @@
-//! The verification of several exports together: each alone, and each chain against the heads that the others have recorded.
+//! The verification of several exports together: each alone, and each chain against the heads that the others, and History, have
+//! recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, BufRead};
 
-use sentinel_protocol::ids::{ChainId, Sha256Hex};
+use sentinel_protocol::ids::ChainId;
 
-use crate::anchors::{Anchor, Anchors, MAX_ANCHORED, Standing, compare};
+use crate::anchors::{Anchor, Anchors, Comparison, MAX_ANCHORED, Recorder, Standing};
 use crate::line::NO_HASH;
 use crate::verify::{Summary, VerifyError, verify};
 
@@ -28,11 +29,14 @@ impl fmt::Debug for Source<'_> {
 #[derive(Debug)]
 pub struct Report {
     exports: Vec<ExportReport>,
-    /// Chains that are in none of the exports, and have a head recorded in one.
-    absent: usize,
+    /// The highest recorded heads of chains that are in none of the exports: of some of them, and how many there are.
+    absent: (Vec<Anchor>, usize),
     /// Heads that were left out, beyond [`MAX_ANCHORED`] chains.
     left_out: u64,
 }
+
+/// Chains that are named, of those that are in none of the exports.
+const MAX_NAMED: usize = 10;
 
 #[derive(Debug)]
 struct ExportReport {
@@ -47,9 +51,10 @@ struct ChainReport {
 }
 
 impl Report {
-    /// Verifies exports.
-    pub fn of(sources: &[Source<'_>]) -> Self {
+    /// Verifies exports, also against heads from elsewhere.
+    pub fn of(sources: &[Source<'_>], heads: impl IntoIterator<Item = Anchor>) -> Self {
         let mut anchors = Anchors::default();
+        heads.into_iter().for_each(|head| anchors.add(head));
         let mut exports = Vec::new();
         for source in sources {
             let result = opened(source).and_then(|export| verify(export, |_, line| anchors.take(line)));
@@ -58,21 +63,17 @@ impl Report {
             });
             exports.push(ExportReport { name: source.name.clone(), result: chains });
         }
-        let mut present = 0;
+        let mut present = BTreeSet::new();
         for (source, export) in sources.iter().zip(&mut exports) {
             let Ok(chains) = &mut export.result else { continue };
-            present += chains.iter().filter(|chain| anchors.of(&chain.chain.head.chain).is_some()).count();
-            match hashes(source, chains, &anchors) {
-                Ok(hashes) => chains.iter_mut().for_each(|chain| {
-                    let id = &chain.chain.head.chain;
-                    chain.anchor = anchors
-                        .of(id)
-                        .map(|anchor| (anchor.clone(), compare(&chain.chain, anchor, hashes.get(id))));
-                }),
-                Err(error) => export.result = Err(error),
+            present.extend(chains.iter().map(|chain| chain.chain.head.chain.clone()));
+            if let Err(error) = compare(source, chains, &anchors) {
+                export.result = Err(error);
             }
         }
-        Self { exports, absent: anchors.len().saturating_sub(present), left_out: anchors.left_out }
+        let absent = || anchors.highest().filter(|anchor| !present.contains(&anchor.head.chain));
+        let absent = (absent().take(MAX_NAMED).cloned().collect(), absent().count());
+        Self { exports, absent, left_out: anchors.left_out }
     }
 
     /// Whether everything fits.
@@ -87,24 +88,26 @@ fn opened(source: &Source<'_>) -> Result<Box<dyn BufRead>, VerifyError> {
     (source.open)().map_err(|source| VerifyError::Read { line: 1, source })
 }
 
-/// The hashes of the records that anchors name, read again where the export has some.
-fn hashes(
-    source: &Source<'_>,
-    chains: &[ChainReport],
-    anchors: &Anchors,
-) -> Result<BTreeMap<ChainId, Sha256Hex>, VerifyError> {
-    let mut hashes = BTreeMap::new();
-    let has_some = chains.iter().any(|ChainReport { chain, .. }| {
-        anchors.of(&chain.head.chain).is_some_and(|anchor| chain.contains(anchor.head.seq))
+/// Reads an export again, and compares its chains with the heads that are recorded of them.
+fn compare(source: &Source<'_>, chains: &mut [ChainReport], anchors: &Anchors) -> Result<(), VerifyError> {
+    let begun = chains.iter().map(|ChainReport { chain, .. }| {
+        let id = chain.head.chain.clone();
+        let comparison = Comparison::of(chain, anchors.of(&id));
+        (id, comparison)
     });
-    if has_some {
+    let mut comparisons: BTreeMap<ChainId, Comparison> = begun.collect();
+    if comparisons.keys().any(|id| !anchors.of(id).is_empty()) {
         verify(opened(source)?, |_, line| {
-            if anchors.of(&line.chain).is_some_and(|anchor| anchor.head.seq == line.seq) {
-                hashes.insert(line.chain.clone(), line.hash.clone());
+            if let Some(comparison) = comparisons.get_mut(&line.chain) {
+                comparison.take(line, anchors.of(&line.chain));
             }
         })?;
     }
-    Ok(hashes)
+    for ChainReport { chain, anchor } in chains {
+        let comparison = comparisons.remove(&chain.head.chain).unwrap_or_default();
+        *anchor = comparison.outcome(chain, anchors.of(&chain.head.chain));
+    }
+    Ok(())
 }
 
 impl ChainReport {
@@ -127,9 +130,17 @@ impl fmt::Display for Report {
                 Err(error) => writeln!(f, "{}: FAILED: {error}", export.name)?,
             }
         }
-        if self.absent > 0 {
-            let chains = counted(self.absent, "other chain");
+        let (absent, number) = &self.absent;
+        if *number > 0 {
+            let chains = counted(*number, "other chain");
             writeln!(f, "heads of {chains} are recorded here: verify their exports together with these")?;
+            for anchor in absent {
+                let Anchor { head, of, .. } = anchor;
+                writeln!(f, "  chain {} of {of}: record {} {}", head.chain, head.seq, Recorded(anchor))?;
+            }
+            if *number > absent.len() {
+                writeln!(f, "  and {} more", number - absent.len())?;
+            }
         }
         if self.left_out > 0 {
             writeln!(f, "heads of more than {MAX_ANCHORED} chains: {} were left out", self.left_out)?;
@@ -168,11 +179,11 @@ impl fmt::Display for ChainReport {
         let Some((anchor, standing)) = &self.anchor else {
             return writeln!(
                 f,
-                "    end: not recorded by another chain here, so a cut end would not be found"
+                "    end: not recorded by another chain or in heads here, so a cut end would not be found"
             );
         };
-        let Anchor { head, recorded_by: (chain, record), time, .. } = anchor;
-        let by = format!("record {} as chain {chain} recorded it (record {record}, {time})", head.seq);
+        let head = &anchor.head;
+        let by = format!("record {} {}", head.seq, Recorded(anchor));
         match standing {
             Standing::Kept => writeln!(f, "    end: it still has {by}"),
             Standing::Cut => {
@@ -189,6 +200,21 @@ impl fmt::Display for ChainReport {
                 head.hash
             ),
             Standing::Older => writeln!(f, "    end: {by} is not in this export any more"),
+        }
+    }
+}
+
+/// Where and when a head was recorded, for people.
+struct Recorded<'a>(&'a Anchor);
+
+impl fmt::Display for Recorded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Anchor { recorded_by, time, .. } = self.0;
+        match recorded_by {
+            Recorder::Chain(chain, record) => {
+                write!(f, "as chain {chain} recorded it (record {record}, {time})")
+            }
+            Recorder::History => write!(f, "as History has it ({time})"),
         }
     }
 }

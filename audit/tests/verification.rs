@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
-use sentinel_audit::anchors::{Anchors, Standing, compare};
+use sentinel_audit::anchors::{Anchor, Anchors, Comparison, MAX_HEADS, Recorder, Standing};
 use sentinel_audit::line::{LineError, MAX_LINE, sha256};
 use sentinel_audit::record::{Request, Requested};
 use sentinel_audit::verify::{Summary, VerifyError, Why, verify};
@@ -182,15 +182,11 @@ fn a_clock_that_was_set_back_breaks_no_chain_and_is_counted() {
 fn standing(export: &[u8], anchoring: &[u8]) -> Standing {
     let mut anchors = Anchors::default();
     verify(anchoring, |_, line| anchors.take(line)).unwrap();
-    let id = ChainId::new("node").unwrap();
-    let anchor = anchors.of(&id).unwrap().clone();
-    let mut hash = None;
-    let chains = verify(export, |_, line| {
-        if line.seq == anchor.head.seq {
-            hash = Some(line.hash.clone());
-        }
-    });
-    compare(&chains.unwrap()[0], &anchor, hash.as_ref())
+    let anchors = anchors.of(&ChainId::new("node").unwrap());
+    let chain = check(export).unwrap().remove(0);
+    let mut comparison = Comparison::of(&chain, anchors);
+    verify(export, |_, line| comparison.take(line, anchors)).unwrap();
+    comparison.outcome(&chain, anchors).unwrap().1
 }
 
 #[test]
@@ -217,6 +213,29 @@ fn a_cut_tail_is_found_by_the_head_that_another_chain_keeps() {
     let rewritten = lines("node", &others);
     assert_eq!(standing(&rewritten.concat(), &anchoring), Standing::Replaced);
     assert_eq!(standing(&rewritten[4..].concat(), &anchoring), Standing::Replaced);
+    // The highest head alone hid what one from before the change shows: the writer of the new chain has its head recorded too.
+    let anchoring = operator(&[head_of(&node[..4]), head_of(&rewritten)]);
+    assert_eq!(standing(&rewritten.concat(), &anchoring), Standing::Replaced);
+    assert_eq!(standing(&rewritten[4..].concat(), &anchoring), Standing::Replaced);
+    // The same number twice, with two hashes.
+    let anchoring = operator(&[head_of(&node), head_of(&rewritten)]);
+    assert_eq!(standing(&rewritten.concat(), &anchoring), Standing::Replaced);
+}
+
+#[test]
+fn recorded_heads_are_bounded_and_the_highest_is_kept() {
+    let mut anchors = Anchors::default();
+    let id = ChainId::new("node").unwrap();
+    let last = MAX_HEADS as u64 + 10;
+    for seq in 1..=last {
+        let head = AuditHead { chain: id.clone(), seq, hash: sha256(b"x") };
+        let time = String::new();
+        anchors.add(Anchor { head, of: "n-1".into(), recorded_by: Recorder::History, time });
+    }
+    let known = anchors.of(&id);
+    assert!(known.len() <= MAX_HEADS / 2 + 20, "{}", known.len());
+    assert_eq!(known.last().unwrap().head.seq, last);
+    assert!(known.windows(2).all(|pair| pair[0].head.seq < pair[1].head.seq));
 }
 
 proptest! {

@@ -131,6 +131,23 @@ fn operator_and_nodes_record_a_run_and_each_others_heads() {
         assert!(std::time::Instant::now() < deadline, "no heads: {:?}", records(&node.join("audit")));
         std::thread::yield_now();
     }
+    // History has both within seconds, and keeps them when the records are gone.
+    let kept = || {
+        let value = dev.run(&["audit", "heads", "-o", "json"]).exited(0).json();
+        let items = value["items"].as_array().unwrap();
+        let is_of_operator = |item: &&serde_json::Value| item["of"] == "operator";
+        let is_of_node =
+            |item: &serde_json::Value| item["of"] != "operator" && item["seq"].as_u64() > Some(1);
+        (items.iter().any(|item| is_of_operator(&item)) && items.iter().any(is_of_node))
+            .then(|| value.to_string())
+    };
+    let kept = loop {
+        assert!(std::time::Instant::now() < deadline, "no heads in History");
+        if let Some(kept) = kept() {
+            break kept;
+        }
+    };
+    fs::write(folder.path().join("heads.json"), kept).unwrap();
     dev.interrupt();
     dev.wait();
 
@@ -181,6 +198,61 @@ fn fit_together(folder: &Path, operator: &Path, node: &Path) {
     }
     let (code, out, _) = sentinel(folder, &["operator.jsonl", "node.jsonl"], b"");
     assert_eq!((code, out.matches("end: it still has record").count()), (0, 2), "{out}");
+    let (code, out, _) = sentinel(folder, &["--heads", "heads.json", "node.jsonl"], b"");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("end: it still has record") && out.contains("as History has it ("), "{out}");
+    // History alone shows that the end of a chain is gone.
+    let first =
+        fs::read_to_string(folder.join("node.jsonl")).unwrap().lines().next().unwrap().to_owned() + "\n";
+    let (code, out, _) = sentinel(folder, &["-", "--heads", "heads.json"], first.as_bytes());
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains("FAILED: its end was cut off: it ends before record")
+            && out.contains("as History has it ("),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_chain_that_was_written_anew_is_found_by_a_head_in_history_from_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, before) = export("node", &[began("n-1"), began("n-1")]);
+    let (rewritten, after) = export("node", &[began("n-1"), began("n-2"), began("n-1")]);
+    fs::write(folder.path().join("node.jsonl"), rewritten.concat()).unwrap();
+    let item = |head: &AuditHead| serde_json::json!({"of": "n-1", "chain": head.chain, "seq": head.seq, "hash": head.hash, "recordedAt": "2026-11-30T08:15:00Z"});
+    let write = |name: &str, heads: &[&AuditHead]| {
+        let items: Vec<_> = heads.iter().copied().map(item).collect();
+        fs::write(folder.path().join(name), serde_json::json!({"items": items}).to_string()).unwrap();
+    };
+    write("after.json", &[&after]);
+    write("both.json", &[&before, &after]);
+    let (code, out, _) = sentinel(folder.path(), &["node.jsonl", "--heads", "after.json"], b"");
+    assert_eq!(code, 0, "{out}");
+    let (code, out, _) = sentinel(folder.path(), &["node.jsonl", "--heads", "both.json"], b"");
+    assert_eq!(code, 1, "{out}");
+    let expected =
+        "FAILED: it was replaced: it has another record 2 as History has it (2026-11-30T08:15:00Z)";
+    assert!(out.contains(expected), "{out}");
+    // Of a chain that is not here, it is known whose it is and how far it went.
+    let (other, _) = export("other", &[began("n-1")]);
+    let (code, out, _) = sentinel(folder.path(), &["-", "--heads", "both.json"], &other.concat());
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains("  chain node of n-1: record 3 as History has it (2026-11-30T08:15:00Z)\n"),
+        "{out}"
+    );
+
+    fs::write(folder.path().join("bad.json"), r#"{"items":[{"of":"n","chain":"a/b","seq":1,"hash":"x"}]}"#)
+        .unwrap();
+    for (file, expected) in [
+        ("bad.json", "item 1 is not a head"),
+        ("node.jsonl", "failed to read heads"),
+        ("none", "No such file"),
+    ] {
+        let (code, _, err) = sentinel(folder.path(), &["node.jsonl", "--heads", file], b"");
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains(expected) && err.contains("sentinel audit heads -o json"), "{err}");
+    }
 }
 
 /// The state directory of the only node.

@@ -175,3 +175,83 @@ fn a_task_that_its_author_has_signed_runs_where_signatures_are_asked_for() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("failed to sign with the key no-such-key"));
 }
+
+/// Whether `ssh-keygen` has made a key of this kind; it is a part of OpenSSH, which a machine may not have.
+fn has_made(kind: &[&str], key: &std::path::Path) -> bool {
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-C", "alice", "-f"])
+        .arg(key)
+        .args(kind)
+        .status();
+    let Ok(made) = made else {
+        let _ =
+            writeln!(std::io::stderr(), "NOT RUN: signatures: ssh-keygen (openssh-client) is not installed");
+        return false;
+    };
+    assert!(made.success(), "{kind:?}");
+    true
+}
+
+/// Such a Task was signed, and refused by every node.
+#[test]
+fn a_key_that_no_node_can_verify_is_refused_before_it_signs() {
+    let (_kept, directory) = files();
+    for (name, kind) in [
+        ("ssh-rsa", &["-t", "rsa", "-N", ""][..]),
+        // It would ask for its passphrase.
+        ("ssh-rsa", &["-t", "rsa", "-N", "a passphrase"]),
+        ("ssh-rsa", &["-t", "rsa", "-m", "PEM", "-N", ""]),
+        ("ecdsa-sha2-nistp384", &["-t", "ecdsa", "-b", "384", "-N", ""]),
+    ] {
+        let folder = tempfile::tempdir_in(&directory).unwrap();
+        let key = folder.path().join("key");
+        if !has_made(kind, &key) {
+            return;
+        }
+        for file in [key.clone(), key.with_extension("pub")] {
+            let refused =
+                sentinel(&directory, &["sign", "task.yaml", "--any-node", "--key", file.to_str().unwrap()]);
+            let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{error}");
+            let expected = format!(
+                "{name} keys are not supported; supported are ssh-ed25519, sk-ssh-ed25519@openssh.com, ecdsa-sha2-nistp256"
+            );
+            assert!(error.contains(&expected) && error.contains("ssh-keygen -t ed25519"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_signed_task_is_about_the_node_that_it_is_signed_for_and_not_too_large_for_an_api_server() {
+    let (_kept, directory) = files();
+    let key = directory.join("key");
+    if !has_made(&["-t", "ecdsa", "-N", ""], &key) {
+        return;
+    }
+    let key = key.to_str().unwrap();
+    let sign =
+        |task: &str| sentinel(&directory, &["sign", task, "--key", key, "--node", "n-7", "--node", "n-8"]);
+    fs::write(directory.join("signed.yaml"), sign("task.yaml").stdout).unwrap();
+    let node_of = |args: &[&str]| {
+        let request = sentinel(&directory, args);
+        let start: serde_json::Value = serde_json::from_slice(&request.stdout).unwrap();
+        start["attempt"].as_str().unwrap().split('/').nth(2).unwrap().to_owned()
+    };
+    assert_eq!(node_of(&["policy", "request", "signed.yaml"]), "n-7");
+    assert_eq!(node_of(&["policy", "request", "signed.yaml", "--node", "n-9"]), "n-9");
+    assert_eq!(node_of(&["policy", "request", "task.yaml"]), "node");
+
+    let text = "\"".repeat(100_000);
+    let task = serde_json::json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "large"},
+        "spec": {"targets": {"all": true}, "run": {"script": {"text": text}}},
+    });
+    fs::write(directory.join("large.json"), task.to_string()).unwrap();
+    let refused = sign("large.json");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0), "{error}");
+    assert!(
+        error.contains("task/large: signed, its annotations have") && error.contains("takes 262144"),
+        "{error}"
+    );
+}

@@ -64,7 +64,7 @@ fn verify_audit(state_dir: &Path) -> Result<(), Box<dyn Error>> {
         let records = Export::open(&directory).map_err(std::io::Error::other)?;
         Ok(Box::new(BufReader::new(records)) as Box<dyn BufRead>)
     };
-    let report = Report::of(&[Source { name: directory.display().to_string(), open: Box::new(open) }]);
+    let report = Report::of(&[Source { name: directory.display().to_string(), open: Box::new(open) }], []);
     write!(std::io::stdout(), "{report}")?;
     if report.is_ok() {
         Ok(())

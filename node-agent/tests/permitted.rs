@@ -111,6 +111,49 @@ fn a_script_is_executed_by_its_path_without_links() {
     assert_eq!(finished.text(), format!("{}\n", file.canonicalize().unwrap().display()));
 }
 
+/// The interpreter of a script was not examined: who could replace it chose what a rule about the script allows.
+#[test]
+fn a_script_is_refused_if_others_can_replace_its_interpreter() {
+    let node = Node::new();
+    let interpreter = program(&node.path().join("interpreter"), "/bin/sh");
+    let script = node.path().join("script");
+    fs::write(&script, format!("#!{interpreter}\n")).unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let script = script.canonicalize().unwrap().to_str().unwrap().to_owned();
+    permit(&node, &command(1, &[&script]));
+    fs::set_permissions(&interpreter, PermissionsExt::from_mode(0o757)).unwrap();
+
+    let policy = node.path().join("policy.yaml");
+    let files = PolicyFiles { policy: Some(policy.clone()), kill_switch: None };
+    let mut gate = PolicyGate::new(&files, node.path(), HostNamespaces::Own, None);
+    let PolicyVerdict::Refused { rule, why } = gate.verdict(&command(1, &[&script]), UnixMillis(0)) else {
+        panic!("allowed")
+    };
+    let expected = format!(
+        "{interpreter} is writable by everyone, so {interpreter}, the interpreter of {script}, need not be"
+    );
+    assert!(
+        rule == "no-rule" && why.contains("the closest is all") && why.contains(&expected),
+        "{rule}: {why}"
+    );
+
+    // What a rule allows in vain on this node, `lint` names there.
+    let text = format!(
+        "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n- {{id: tool, effect: Allow, who: Anyone, \
+         what: [{{programs: [{script}, /bin/sh]}}], users: [root], environments: [Container]}}\n"
+    );
+    fs::write(&policy, text).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_node-agent"))
+        .args(["policy", "lint", "--here", policy.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let refused: Vec<&str> = text.lines().filter(|line| line.contains("is refused here")).collect();
+    let [refused] = refused.as_slice() else { panic!("{text}") };
+    let expected = format!("tool: {script} is refused here in the environment Container: {expected}");
+    assert!(refused.starts_with(&expected), "{refused}");
+}
+
 #[test]
 fn a_program_that_was_replaced_after_the_decision_is_not_started() {
     let mut node = Node::new();

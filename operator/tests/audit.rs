@@ -207,7 +207,14 @@ async fn agent_and_operator_keep_each_others_heads() {
         other => panic!("{other:?}"),
     }
     eventually("the node's head is durable", || audit.head().is_some_and(|head| head.seq == 2)).await;
+    // Each minute, two chains made a record of the other's head, which was all that had happened.
+    assert_eq!(audit.head_after(Some(1)), None);
+    assert_eq!(audit.head_after(None).unwrap().seq, 2);
+    audit.record(|| cancel(1));
+    eventually("there is something new", || audit.head_after(Some(1)).is_some_and(|head| head.seq == 3))
+        .await;
+    assert_eq!(audit.head_after(Some(3)), None);
     audit.close();
     let (_, records) = verified(Export::open(folder.path()).unwrap());
-    assert_eq!(records[1..], [Record::HeadSeen { of: "n-1".into(), head }]);
+    assert_eq!(records[1..], [Record::HeadSeen { of: "n-1".into(), head }, cancel(1)]);
 }

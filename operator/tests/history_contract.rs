@@ -4,6 +4,8 @@
 #[macro_use]
 #[path = "history/suite.rs"]
 mod suite;
+#[path = "history/heads.rs"]
+mod heads;
 #[path = "history/embedded_only.rs"]
 mod embedded_only;
 #[path = "history/mongo_only.rs"]
@@ -27,7 +29,7 @@ use self::stores::faulty::FaultyHistory;
 use self::stores::parts::{parts, unique};
 use self::suite::Site;
 
-/// The contract of order, output and retention.
+/// The contract of order, output, retention and audit heads.
 macro_rules! output_contract {
     ($run:path) => {
         contract_tests! { $run, output: [
@@ -38,6 +40,10 @@ macro_rules! output_contract {
             lines_of_output_are_read_without_it,
             output_end_stops_at_the_first_hole,
             expired_records_and_output_are_not_returned,
+        ], heads: [
+            heads_are_thinned_and_what_shows_a_change_is_never_replaced,
+            heads_outlive_what_they_are_about,
+            heads_are_listed_in_pages,
         ] }
     };
 }

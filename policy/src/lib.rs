@@ -29,4 +29,5 @@ pub mod asked;
 mod fit;
 pub mod verdict;
 pub mod lint;
+mod shadow;
 mod keyword;

@@ -9,6 +9,7 @@ use crate::effect::Effect;
 use crate::identity::Users;
 use crate::pattern::{Arguments, Glob, Pattern};
 use crate::rule::{Rule, RuleId};
+use crate::shadow::covers;
 use crate::surroundings::{Stdin, Variable};
 use crate::what::{AbsolutePath, Runnable, ScriptText, What};
 use crate::who::Who;
@@ -201,14 +202,13 @@ impl Policy {
     /// What the policy allows implicitly, in the order of its rules.
     pub fn lint(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let mut all_before: Option<&RuleId> = None;
-        for rule in self.rules() {
+        for (index, rule) in self.rules().iter().enumerate() {
             let mut messages = of_rule(rule);
-            if let Some(before) = all_before {
-                messages.push(format!("is never reached: rule {before} matches every request"));
-            }
-            if matches_everything(rule) {
-                all_before = all_before.or(Some(&rule.id));
+            if let Some(before) = self.rules()[..index].iter().find(|before| covers(before, rule)) {
+                messages.push(format!(
+                    "is never reached: rule {} matches every request that it matches",
+                    before.id
+                ));
             }
             findings.extend(messages.into_iter().map(|message| Finding { rule: rule.id.clone(), message }));
         }
@@ -232,8 +232,8 @@ fn of_rule(rule: &Rule) -> Vec<String> {
     if rule.effect == Effect::Allow {
         what(rule, &mut messages);
         surroundings(rule, &mut messages);
-        who(rule, &mut messages);
     }
+    who(rule, &mut messages);
     messages
 }
 
@@ -354,32 +354,18 @@ fn glob_may_match(glob: &Glob, begins: &str) -> bool {
     }
 }
 
+/// People are known by the admission webhook and the operator.
 fn who(rule: &Rule, messages: &mut Vec<String>) {
-    if let Some(Who::Named(named)) = &rule.who
-        && (named.users.is_some() || named.groups.is_some())
-        && rule.signature.is_none()
-    {
-        messages.push("`who` names people: a node knows them from the operator alone, so an operator in the wrong hands passes it".to_owned());
+    let Some(Who::Named(named)) = &rule.who else { return };
+    if named.users.is_none() && named.groups.is_none() {
+        return;
     }
-}
-
-fn matches_everything(rule: &Rule) -> bool {
-    let no_one_is_left_out = matches!(rule.who, None | Some(Who::Anyone));
-    match rule.effect {
-        Effect::Deny => {
-            no_one_is_left_out
-                && matches!(rule.what, None | Some(What::AnyCommand))
-                && matches!(rule.users, None | Some(Users::Any))
-                && rule.groups.is_none()
-                && rule.environments.is_none()
-                && rule.sandboxes.is_none()
-                && rule.env.is_none()
-                && rule.working_dirs.is_none()
-                && rule.stdin.is_none()
-                && rule.leftovers.is_none()
-                && rule.hours.is_none()
-        }
-        // What it does not mention is not allowed: there is always something that it leaves out.
-        Effect::Allow => false,
+    if rule.effect == Effect::Deny {
+        messages.push("`who` names people, and without the admission webhook it is not known who asked: then it refuses everyone".to_owned());
+        return;
+    }
+    messages.push("`who` names people, and without the admission webhook it is not known who asked: then it allows nothing".to_owned());
+    if rule.signature.is_none() {
+        messages.push("`who` names people: a node knows them from the operator alone, so an operator in the wrong hands passes it".to_owned());
     }
 }

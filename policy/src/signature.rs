@@ -8,7 +8,7 @@ use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::signed::Signed;
 use sentinel_protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
-use ssh_key::{PublicKey, SshSig};
+use ssh_key::{PrivateKey, PublicKey, SshSig};
 
 use crate::asked::Asked;
 use crate::fit::{Fit, listed};
@@ -39,11 +39,44 @@ impl TryFrom<String> for Key {
         let key = PublicKey::from_openssh(text.trim()).map_err(|error| {
             format!("{text:?} is not a public SSH key, as in ~/.ssh/id_ed25519.pub: {error}")
         })?;
-        match key.algorithm().as_str() {
-            "ssh-ed25519" | "sk-ssh-ed25519@openssh.com" | "ecdsa-sha2-nistp256" => Ok(Self(key)),
-            other => Err(format!("{other} keys are not supported; use ssh-ed25519 or ecdsa-sha2-nistp256")),
-        }
+        check_kind(key.algorithm().as_str()).map(|()| Self(key))
     }
+}
+
+/// Kinds of keys whose signatures nodes can verify.
+pub const KEY_KINDS: [&str; 3] = ["ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256"];
+
+/// Whether nodes can verify signatures of keys of this kind.
+///
+/// # Errors
+/// Which kinds they can.
+pub fn check_kind(kind: &str) -> Result<(), String> {
+    if KEY_KINDS.contains(&kind) {
+        return Ok(());
+    }
+    Err(format!("{kind} keys are not supported; supported are {}", KEY_KINDS.join(", ")))
+}
+
+/// The kind of the key in a file, which is public or private, encrypted or not; `None` if that cannot be read from it.
+pub fn key_kind(content: &str) -> Option<String> {
+    let text = content.trim();
+    let public = || PublicKey::from_openssh(text).ok().map(|key| key.algorithm().to_string());
+    let private = || PrivateKey::from_openssh(text).ok().map(|key| key.algorithm().to_string());
+    let older = || text.starts_with("-----BEGIN RSA PRIVATE KEY").then(|| "ssh-rsa".to_owned());
+    public().or_else(private).or_else(older)
+}
+
+/// Whether a signature is one of this statement that nodes can verify, by any key.
+///
+/// # Errors
+/// Why it is not.
+pub fn check_signature(signed: &Signed) -> Result<(), String> {
+    let signature = SshSig::from_pem(&signed.signature)
+        .map_err(|error| format!("the signature cannot be read: {error}"))?;
+    let key = PublicKey::from(signature.public_key().clone());
+    check_kind(key.algorithm().as_str())?;
+    key.verify(NAMESPACE, signed.statement.as_bytes(), &signature)
+        .map_err(|error| format!("the signature cannot be verified: {error}"))
 }
 
 /// Which signatures a rule accepts.

@@ -86,7 +86,7 @@ const fn write(method: &'static str, native: &'static str, access: &'static [Acc
     Row { method, native, aggregated: None, watch: false, scope: Scope::Namespace, access }
 }
 
-/// Every operation on nodes, Tasks, Runs and Executions.
+/// Every operation on nodes, audit heads, Tasks, Runs and Executions.
 pub const ROWS: &[Row] = &[
     get("/api/v1/nodes", Scope::Cluster, "/nodes", &[ops("nodes", None, "list")]),
     get(
@@ -102,6 +102,7 @@ pub const ROWS: &[Row] = &[
         &[ops("nodes", Some("samples"), "get")],
     ),
     get("/api/v1/samples", Scope::Cluster, "/samples", &[ops("samples", None, "list")]),
+    get("/api/v1/audit/heads", Scope::Cluster, "/auditheads", &[ops("auditheads", None, "list")]),
     get("/api/v1/tasks", Scope::Either, "/tasks", &[ops("tasks", None, "list")]),
     write("POST", "/api/v1/tasks", &[task("create")]),
     get("/api/v1/tasks/{namespace}/{name}", Scope::Namespace, "/tasks/{name}", &[ops("tasks", None, "get")]),

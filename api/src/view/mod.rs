@@ -3,6 +3,7 @@
 //! These shapes are promises to programs: within `/api/v1` fields are added, never renamed or removed. A name of a
 //! closed set (a state, an Outcome) is a string here: a newer server may have more of them.
 
+mod audit;
 mod execution;
 mod lines;
 mod list;
@@ -13,6 +14,7 @@ mod run;
 mod samples;
 mod search;
 
+pub use audit::AuditHeadView;
 pub use execution::{
     AttemptDetails, AttemptView, ClockView, ExecutionView, ExitView, LeftView, ProcessView, StreamDetails,
 };

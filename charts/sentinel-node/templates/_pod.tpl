@@ -77,6 +77,24 @@ envFrom:
 {{ include "sentinel.operatorApiArgs" . }}
 {{ include "sentinel.operatorTlsArgs" . }}
 {{ include "sentinel.operatorStoreArgs" . }}
+{{- include "sentinel.operatorAuditArgs" . }}
+{{- end -}}
+
+{{/* Where audit records go. Those of the embedded store are beside its file without a flag. */}}
+{{- define "sentinel.operatorAuditArgs" -}}
+{{- $audit := .Values.operator.audit }}
+{{- $embedded := eq .Values.storage.kind "embedded" }}
+{{- $lasting := and $embedded .Values.storage.embedded.persistence.enabled }}
+{{- $log := eq $audit.log "auto" | ternary ($lasting | ternary "none" "-") $audit.log }}
+{{- if $audit.volume }}
+- --audit-dir=/var/lib/sentinel/audit/chain
+{{- end }}
+{{- if and (or $embedded $audit.volume) (ne $audit.keep "1Gi") }}
+- {{ printf "--audit-keep=%s" $audit.keep | quote }}
+{{- end }}
+{{- if ne $log "none" }}
+- {{ printf "--audit-log=%s" $log | quote }}
+{{- end }}
 {{- end -}}
 
 {{- define "sentinel.operatorApiArgs" -}}

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub(crate) use audit::{AuditArgs, AuditVerb};
+pub(crate) use audit::{AuditArgs, AuditHeadsArgs, AuditVerb, AuditVerifyArgs};
 pub(crate) use check::{AgentProfile, CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
@@ -257,7 +257,7 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Write a support bundle without secrets.
     Report(ReportArgs),
-    /// Verify audit records.
+    /// Verify audit records, and list the heads that History has of them.
     Audit(AuditArgs),
     /// Print the version.
     Version,

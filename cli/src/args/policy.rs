@@ -76,7 +76,7 @@ pub(crate) struct RequestArgs {
     #[arg(long, value_name = "GROUP", requires = "user")]
     pub(crate) group: Vec<String>,
 
-    /// The node that is asked.
-    #[arg(long, value_name = "NODE", default_value = "node")]
-    pub(crate) node: String,
+    /// The node that is asked; without it the first that the signature is for, or that the Task names, or else a node called node.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `audit verify`: exports of audit records, verified without a server.
+//! `audit verify`: exports of audit records, verified without a server. `audit heads`: what History has to verify them against.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek as _};
@@ -6,21 +6,90 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sentinel_api::view::AuditHeadView;
+use sentinel_audit::AuditHead;
+use sentinel_audit::anchors::{Anchor, Recorder};
 use sentinel_audit::report::{Report, Source};
+use sentinel_protocol::ids::{ChainId, Sha256Hex};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::args::{AuditArgs, AuditVerb};
+use crate::args::{AuditHeadsArgs, AuditVerifyArgs};
+use crate::client::{Client, Query};
 use crate::exit::{ExitResult, FAILED, Failure, OK};
-use crate::output::format::print;
+use crate::output::format::{OutputFormat, note, print};
+use crate::output::table::{Cell, Table};
+use crate::output::text::Text;
 
-pub(super) fn execute(args: &AuditArgs) -> ExitResult {
-    let AuditVerb::Verify(args) = &args.verb;
+/// Verifies exports.
+pub(super) fn verify(args: &AuditVerifyArgs) -> ExitResult {
     if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
         return Err(Failure::usage("standard input can be read only once, and - is given more often"));
     }
     let sources = args.files.iter().map(|file| source(file)).collect::<Result<Vec<_>, Failure>>()?;
-    let report = Report::of(&sources);
+    let heads = args.heads.iter().map(|file| heads_in(file)).collect::<Result<Vec<_>, Failure>>()?;
+    let report = Report::of(&sources, heads.into_iter().flatten());
     print(&report.to_string())?;
     Ok(if report.is_ok() { OK } else { FAILED })
+}
+
+/// A list of heads in a file.
+#[derive(Deserialize)]
+struct HeadsFile {
+    items: Vec<AuditHeadView>,
+}
+
+fn heads_in(path: &Path) -> Result<Vec<Anchor>, Failure> {
+    let failed = |why: String| {
+        Failure::usage(format!("failed to read heads from {}: {why}", path.display()))
+            .hint("Write the file with: sentinel audit heads -o json > FILE")
+    };
+    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let file: HeadsFile = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+    let anchor = |(index, view): (usize, AuditHeadView)| {
+        let wrong = |error: String| failed(format!("item {} is not a head: {error}", index + 1));
+        let chain = ChainId::new(view.chain).map_err(|error| wrong(error.to_string()))?;
+        let hash = Sha256Hex::new(view.hash).map_err(|error| wrong(error.to_string()))?;
+        let head = AuditHead { chain, seq: view.seq, hash };
+        let time = view.recorded_at.unwrap_or_else(|| "at an unknown time".to_owned());
+        Ok(Anchor { head, of: view.of, recorded_by: Recorder::History, time })
+    };
+    file.items.into_iter().enumerate().map(anchor).collect()
+}
+
+/// Lists heads.
+pub(super) async fn heads(client: &Client, args: &AuditHeadsArgs) -> ExitResult {
+    let mut query = Query::default();
+    query.maybe("of", args.of.as_deref());
+    let listed = client.list("/api/v1/audit/heads", query, usize::MAX, None).await?;
+    let text = |item: &Value, field: &str| match &item[field] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match args.output {
+        OutputFormat::Json | OutputFormat::Yaml => {
+            args.output.print_document(&json!({"items": listed.items}))?;
+        }
+        OutputFormat::Name => {
+            let name =
+                |item: &Value| format!("{}/{}/{}", text(item, "of"), text(item, "chain"), text(item, "seq"));
+            let names = listed.items.iter().map(name);
+            print(names.fold(Text::new(), |all, name| all.single_line(&name).plain("\n")))?;
+        }
+        OutputFormat::Table | OutputFormat::Wide if listed.items.is_empty() => {
+            note("No heads found. They are recorded within a minute of a change.");
+        }
+        OutputFormat::Table | OutputFormat::Wide => {
+            let mut table = Table::new(&["OF", "CHAIN", "RECORD", "RECORDED", "HASH"]);
+            for item in &listed.items {
+                let row =
+                    ["of", "chain", "seq", "recordedAt", "hash"].map(|field| Cell::from(text(item, field)));
+                table.row(row.to_vec());
+            }
+            print(table.text())?;
+        }
+    }
+    Ok(OK)
 }
 
 fn source(path: &Path) -> Result<Source<'_>, Failure> {

@@ -27,7 +27,7 @@ mod tables;
 mod ui;
 mod wait;
 
-use crate::args::{Cli, Verb};
+use crate::args::{AuditArgs, AuditVerb, Cli, Verb};
 use crate::connection::{Connection, connect};
 use crate::exit::{ExitResult, Failure, OK};
 use crate::output::format::print;
@@ -48,7 +48,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         Verb::Report(args) => return report::execute(&place, &args).await,
         Verb::Sign(args) => return sign::execute(&args, place.local_namespace()),
         Verb::Policy(args) => return policy::execute(&args, place.local_namespace()),
-        Verb::Audit(args) => return audit::execute(&args),
+        Verb::Audit(AuditArgs { verb: AuditVerb::Verify(args) }) => return audit::verify(&args),
         verb => verb,
     };
     let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
@@ -78,6 +78,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         Verb::Rerun(args) => rerun::execute(client, namespace, &args).await,
         Verb::Delete(args) => delete::execute(client, namespace, &args).await,
         Verb::Ui(args) => ui::execute(connection, &args).await,
+        Verb::Audit(AuditArgs { verb: AuditVerb::Heads(args) }) => audit::heads(client, &args).await,
         Verb::Dev(_)
         | Verb::Completion(_)
         | Verb::Reference
@@ -86,6 +87,8 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         | Verb::Policy(_)
         | Verb::Sign(_)
         | Verb::Report(_)
-        | Verb::Audit(_) => Err(Failure::usage("this verb needs no server")),
+        | Verb::Audit(AuditArgs { verb: AuditVerb::Verify(_) }) => {
+            Err(Failure::usage("this verb needs no server"))
+        }
     }
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use sentinel_core::plan::TaskPlan;
+use sentinel_core::plan::{Select, TaskPlan};
 use sentinel_node_agent::policy::{self, Digests};
 use sentinel_node_agent::supervisor::{Examined, HostNamespaces, examine};
 use sentinel_operator::resource::{Task, validate};
 use sentinel_policy::asked::{Asked, IdentityFacts, NodeFacts, ProgramFacts};
 use sentinel_policy::document::Policy;
+use sentinel_policy::signature::{self, Nodes};
 use sentinel_policy::verdict::Decision;
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::request::{Deadlines, Program, RunRequest, Sandbox};
@@ -63,7 +64,7 @@ fn explain(args: &ExplainArgs, namespace: &str) -> ExitResult {
     let mut code = OK;
     for start in &starts {
         let mut facts = if args.here { facts_here(&policy, start) } else { assumed(&start.request) };
-        facts.name = Some(args.request.node.clone());
+        facts.name = Some(start.attempt.node.to_string());
         let verdict =
             policy.verdict(&Asked::of(start, &facts, UnixMillis(Timestamp::now().as_millisecond())));
         if starts.len() > 1 {
@@ -84,7 +85,7 @@ fn read(path: &Path) -> Result<Policy, Failure> {
 }
 
 fn facts_here(policy: &Policy, start: &Start) -> NodeFacts {
-    let mut digests = Digests::default();
+    let digests = Digests::default();
     let Examined { facts, .. } = examine(start, HostNamespaces::Own, &mut |identity, open| {
         policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
     });
@@ -167,10 +168,26 @@ fn signed(manifest: &Manifest) -> Result<Option<Signed>, Failure> {
     serde_json::from_str(text).map(Some).map_err(wrong)
 }
 
+/// A node that the Task is meant for, where it states one.
+fn usual_node(plan: &TaskPlan, signed: Option<&Signed>) -> String {
+    let statement = signed.and_then(|signed| signature::read(&signed.statement).ok());
+    let signed_for = match statement.map(|statement| statement.nodes) {
+        Some(Nodes::Named(nodes)) => nodes.into_iter().next(),
+        Some(Nodes::Any(_)) | None => None,
+    };
+    let named = match &plan.targets.select {
+        Select::Names(names) => names.first().map(ToString::to_string),
+        _ => None,
+    };
+    signed_for.or(named).unwrap_or_else(|| "node".to_owned())
+}
+
 /// The request for the first Attempt of a Task on a node.
 fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
     let plan = plan(manifest)?;
-    let attempt: AttemptId = format!("{}/1/{}/1", plan.uid, args.node)
+    let signed = signed(manifest)?;
+    let node = args.node.clone().unwrap_or_else(|| usual_node(&plan, signed.as_ref()));
+    let attempt: AttemptId = format!("{}/1/{node}/1", plan.uid)
         .parse()
         .map_err(|_| Failure::usage("--node is not the name of a node"))?;
     let requester = args.user.as_ref().map(|user| Requester {
@@ -196,7 +213,7 @@ fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
         offer: 0,
         trace: None,
         requested_by: requester.map(|author| RequestedBy { author, rerun: None }),
-        signed: signed(manifest)?,
+        signed,
         secrets: None,
     })
 }

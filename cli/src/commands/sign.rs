@@ -6,36 +6,78 @@ use std::process::{Command, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
 use sentinel_core::plan::{Select, TaskPlan};
-use sentinel_policy::signature::{AnyNode, NAMESPACE, Nodes, Statement, StatementId, Version};
+use sentinel_policy::signature::{
+    AnyNode, NAMESPACE, Nodes, Statement, StatementId, Version, check_kind, check_signature, key_kind,
+};
 use sentinel_protocol::signed::{ANNOTATION, Signed};
 use serde_json::{Value, json};
 
 use super::policy::plan;
 use crate::args::SignArgs;
 use crate::exit::{ExitResult, Failure, OK};
-use crate::manifests::{FileKind, read_all};
+use crate::manifests::{FileKind, Manifest, read_all};
 use crate::output::format::{OutputFormat, print};
 
+/// All annotations of an object, keys and values, bytes.
+///
+/// Source: `TotalAnnotationSizeLimitB` of Kubernetes.
+const MAX_ANNOTATIONS: usize = 256 << 10;
+
 pub(super) fn execute(args: &SignArgs, namespace: &str) -> ExitResult {
+    check_key(&args.key)?;
     let manifests = read_all(std::slice::from_ref(&args.task), namespace, FileKind::Any)?;
     let several = manifests.len() > 1;
     for mut manifest in manifests {
         let statement = statement(&plan(&manifest)?, args)?;
         let statement = serde_json::to_string(&statement).map_err(|error| Failure::new(error.to_string()))?;
         let signature = signature(&statement, &args.key)?;
-        let signed = serde_json::to_string(&Signed { statement, signature })
-            .map_err(|error| Failure::new(error.to_string()))?;
+        let signed = Signed { statement, signature };
+        check_signature(&signed).map_err(|why| unusable(&args.key, &why))?;
+        let signed = serde_json::to_string(&signed).map_err(|error| Failure::new(error.to_string()))?;
         let annotations = &mut manifest.object["metadata"]["annotations"];
         if !annotations.is_object() {
             *annotations = json!({});
         }
         annotations[ANNOTATION] = Value::String(signed);
+        check_size(&manifest)?;
         if several {
             print("---\n")?;
         }
         OutputFormat::Yaml.print_document(&manifest.object)?;
     }
     Ok(OK)
+}
+
+/// Refuses a key whose signatures no node can verify, before it asks for a passphrase or a touch.
+fn check_key(path: &Path) -> Result<(), Failure> {
+    let kind = |path: &Path| std::fs::read_to_string(path).ok().and_then(|text| key_kind(&text));
+    let mut public = path.as_os_str().to_owned();
+    public.push(".pub");
+    match kind(path).or_else(|| kind(Path::new(&public))) {
+        Some(kind) => check_kind(&kind).map_err(|why| unusable(path, &why)),
+        // ssh-keygen states what is wrong with the file; the signature is checked in any case.
+        None => Ok(()),
+    }
+}
+
+fn unusable(key: &Path, why: &str) -> Failure {
+    Failure::usage(format!("failed to sign with the key {}: {why}", key.display()))
+        .hint("Make a key that nodes can verify: ssh-keygen -t ed25519")
+}
+
+/// Refuses a Task that the API server would refuse.
+fn check_size(manifest: &Manifest) -> Result<(), Failure> {
+    let annotations = manifest.object["metadata"]["annotations"].as_object().into_iter().flatten();
+    let all: usize = annotations.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if all <= MAX_ANNOTATIONS {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "task/{}: signed, its annotations have {all} bytes, and an API server takes {MAX_ANNOTATIONS}: the statement has the script, \
+         the arguments and the standard input once more",
+        manifest.name
+    ))
+    .hint("Sign a Task that runs a program or a script which the nodes have, by its path"))
 }
 
 fn statement(plan: &TaskPlan, args: &SignArgs) -> Result<Statement, Failure> {

@@ -77,7 +77,12 @@ pub(super) fn read_by<T>(
 
 /// Replaces a record; it is durable on return.
 pub(super) fn replace<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
-    write_new(&temporary(path), path, &encode(path, value)?)?;
+    replace_bytes(path, &encode(path, value)?)
+}
+
+/// Replaces a file of another form; it is durable on return.
+pub(super) fn replace_bytes(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
+    write_new(&temporary(path), path, bytes)?;
     sync_dir(parent(path))
 }
 

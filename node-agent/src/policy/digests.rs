@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sentinel_core::agent::FileIdentity;
 
@@ -12,22 +13,30 @@ const MOST: usize = 64;
 
 /// Digests of programs by the files that have them.
 #[derive(Debug, Default)]
-pub struct Digests(VecDeque<(FileIdentity, String)>);
+pub struct Digests(Mutex<Known>);
+
+type Known = VecDeque<(FileIdentity, String)>;
 
 impl Digests {
     /// The SHA-256 of a file, in hexadecimal.
     ///
     /// # Errors
     /// When it cannot be read, or changed meanwhile.
-    pub fn of(&mut self, identity: &FileIdentity, open: OpenContent<'_>) -> io::Result<String> {
-        if let Some((_, digest)) = self.0.iter().find(|(known, _)| known == identity) {
+    pub fn of(&self, identity: &FileIdentity, open: OpenContent<'_>) -> io::Result<String> {
+        if let Some((_, digest)) = self.known().iter().find(|(known, _)| known == identity) {
             return Ok(digest.clone());
         }
+        // Read without the lock: it may take long, or forever.
         let digest = sha256_of(identity, &open()?)?;
-        if self.0.len() >= MOST {
-            self.0.pop_front();
+        let mut known = self.known();
+        if known.len() >= MOST {
+            known.pop_front();
         }
-        self.0.push_back((identity.clone(), digest.clone()));
+        known.push_back((identity.clone(), digest.clone()));
         Ok(digest)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

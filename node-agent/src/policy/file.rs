@@ -4,6 +4,7 @@ use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::libc;
@@ -39,7 +40,7 @@ pub(super) struct PolicyFile {
     stamp: Option<Stamp>,
     /// Counts the contents that were read.
     version: u64,
-    current: Result<Policy, String>,
+    current: Result<Arc<Policy>, String>,
 }
 
 impl PolicyFile {
@@ -53,7 +54,7 @@ impl PolicyFile {
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub(super) fn current(&mut self) -> Result<&Policy, &str> {
+    pub(super) fn current(&mut self) -> Result<&Arc<Policy>, &str> {
         let stamp = fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata));
         let is_known =
             matches!((&stamp, &self.stamp), (Ok(now), Some(then)) if now == then && !now.is_recent);
@@ -70,7 +71,7 @@ impl PolicyFile {
 
     fn read(&mut self, stamp: Option<Stamp>) {
         self.stamp = stamp;
-        let read = read(&self.path);
+        let read = read(&self.path).map(Arc::new);
         if self.version > 0 && read == self.current {
             return;
         }

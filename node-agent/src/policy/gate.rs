@@ -13,10 +13,10 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
 
-use super::digests::Digests;
+use super::examiner::Examiner;
 use super::file::{PolicyFile, read_regular};
 use crate::journal::SignedUses;
-use crate::supervisor::{Examined, HostNamespaces, examine};
+use crate::supervisor::{Examined, HostNamespaces};
 
 /// Bytes of the kill switch that a refusal quotes.
 const MAX_REASON: u64 = 200;
@@ -38,8 +38,7 @@ pub struct PolicyFiles {
 pub struct PolicyGate {
     policy: Option<PolicyFile>,
     kill_switch: PathBuf,
-    host: HostNamespaces,
-    digests: Digests,
+    examiner: Examiner,
     uses: SignedUses,
     /// The node's name, which a signed statement may be limited to.
     node: Option<String>,
@@ -58,7 +57,7 @@ impl PolicyGate {
             }
         }
         let uses = SignedUses::of(state_dir);
-        Self { policy, kill_switch, host, digests: Digests::default(), uses, node }
+        Self { policy, kill_switch, examiner: Examiner::new(host), uses, node }
     }
 
     /// What is decided about a `Start` now.
@@ -110,10 +109,11 @@ impl PolicyGate {
             let why = format!("the request is for node {asked_for}, and this is {node}");
             return PolicyVerdict::Refused { rule: NO_RULE.into(), why: why.into() };
         }
-        let digests = &mut self.digests;
-        let Examined { mut facts, program } = examine(start, self.host, &mut |identity, open| {
-            policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
-        });
+        let Examined { mut facts, program } = match self.examiner.examine(start, policy) {
+            Ok(examined) => examined,
+            // No rule may allow what is not known, and one that refuses may be meant for it.
+            Err(why) => return PolicyVerdict::Refused { rule: NO_RULE.into(), why: why.into() },
+        };
         facts.name.clone_from(&self.node);
         match (policy.verdict(&Asked::of(start, &facts, now)).decision, program, facts.identity) {
             (Decision::Refused { rule, why }, ..) => {

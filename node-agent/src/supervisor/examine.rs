@@ -3,19 +3,22 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{OFlags, fstat};
 use rustix::process::{getegid, geteuid, getgroups};
 use sentinel_core::agent::FileIdentity;
 use sentinel_policy::asked::{IdentityFacts, NodeFacts, ProgramFacts};
 use sentinel_policy::what::hex;
+use sentinel_protocol::request::Environment;
 use sentinel_protocol::to_agent::Start;
 use sha2::{Digest, Sha256};
 
 use super::environment::search_path;
+use super::found::{Found, identity_of, writable_by};
 use super::identity::{Credentials, Identity, group_name};
+use super::interpreter;
 use super::invocation::HostNamespaces;
 use super::program::locate;
 use super::root::Root;
@@ -73,6 +76,14 @@ pub fn examine(start: &Start, host: HostNamespaces, digest: DigestOf<'_>) -> Exa
     }
 }
 
+/// Why a program is refused in this environment whatever a policy allows, as far as it is known without a request: others than root can
+/// replace it, or its interpreter. One that is not there is another matter.
+pub fn refused_program(path: &Path, environment: Environment, host: HostNamespaces) -> Option<String> {
+    let root = Root::of(environment, host).ok()?;
+    let found = Found::open(&root, path.to_owned()).ok()?;
+    found.replaceable(&root, &found.identity().ok()?.path)
+}
+
 /// Nothing is known, and so nothing can be allowed.
 fn nothing(why: String) -> NodeFacts {
     NodeFacts { name: None, program: Err(why.clone()), working_dir: Err(why.clone()), identity: Err(why) }
@@ -111,15 +122,6 @@ impl Identity {
     }
 }
 
-/// A program that was found by its name.
-pub(super) struct Found {
-    /// Its absolute path by the name in the request.
-    requested: PathBuf,
-    /// Opened with `O_PATH`.
-    file: OwnedFd,
-    stat: Stat,
-}
-
 /// Finds the program or the interpreter of a request.
 fn find(root: &Root, start: &Start, identity: &Identity) -> Result<Found, String> {
     let request = &start.request;
@@ -129,62 +131,22 @@ fn find(root: &Root, start: &Start, identity: &Identity) -> Result<Found, String
     Found::open(root, directory.join(located.path))
 }
 
+/// What a policy decides by.
 impl Found {
-    /// Opens a program by its absolute path.
-    pub(super) fn open(root: &Root, requested: PathBuf) -> Result<Self, String> {
-        let unreadable = |error: io::Error| format!("{} cannot be examined: {error}", requested.display());
-        let file = root.open(&requested, OFlags::PATH).map_err(unreadable)?;
-        let stat = fstat(&file).map_err(|error| unreadable(error.into()))?;
-        // On the descriptor that is used from here on: to open anything else could take forever.
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(format!("{} is not a regular file", requested.display()));
-        }
-        Ok(Self { requested, file, stat })
-    }
-
-    /// The file as it is now.
-    pub(super) fn identity(&self) -> Result<FileIdentity, String> {
-        let resolved = fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        let resolved = resolved.ok().and_then(|path| path.into_os_string().into_string().ok());
-        let path = resolved
-            .ok_or_else(|| format!("the path of {} cannot be written as text", self.requested.display()))?;
-        Ok(identity_of(path, &self.stat))
-    }
-
-    /// Opens its content.
-    pub(super) fn content(&self) -> io::Result<File> {
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(File::from(openat(CWD, link, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?))
-    }
-
-    /// The opened file.
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.file
+    fn replaceable(&self, root: &Root, path: &str) -> Option<String> {
+        replaceable(root, path).or_else(|| interpreter::replaceable(root, path, self.content()))
     }
 
     fn examine(&self, root: &Root, digest: DigestOf<'_>) -> Result<(ProgramFacts, FileIdentity), String> {
         let identity = self.identity()?;
         let requested = self.requested.to_str().ok_or("the program's path is not UTF-8")?.to_owned();
-        let replaceable = replaceable(root, &identity.path);
+        let replaceable = self.replaceable(root, &identity.path);
         // What others can replace is refused anyway, and could be anything.
         let digest = if replaceable.is_none() { digest(&identity, &|| self.content()) } else { None };
         let sha256 = digest
             .transpose()
             .map_err(|error| format!("{} cannot be compared by its digest: {error}", identity.path))?;
         Ok((ProgramFacts { requested, resolved: identity.path.clone(), sha256, replaceable }, identity))
-    }
-}
-
-fn identity_of(path: String, stat: &Stat) -> FileIdentity {
-    FileIdentity {
-        path,
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        size: stat.st_size.cast_unsigned(),
-        changed_at: stat
-            .st_ctime
-            .saturating_mul(1_000_000_000)
-            .saturating_add(stat.st_ctime_nsec.cast_signed()),
     }
 }
 
@@ -224,24 +186,6 @@ fn replaceable(root: &Root, path: &str) -> Option<String> {
         let part = part.display();
         Some(format!("{part} {by}, so {path} need not be what the policy means; make it root's alone"))
     })
-}
-
-/// Which others can write to a file, or replace an entry of a directory.
-fn writable_by(stat: &Stat) -> Option<String> {
-    let mode = stat.st_mode;
-    let is_directory = FileType::from_raw_mode(mode) == FileType::Directory;
-    // In a directory with this bit only the owner of an entry can replace it.
-    let is_sticky = is_directory && mode & 0o1000 != 0;
-    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
-        Some(format!("belongs to user {}", stat.st_uid))
-    } else if mode & 0o020 != 0 && !is_sticky {
-        // Of any group: with an access control list these bits are its mask, and stand for other users.
-        Some(format!("is writable by group {}", stat.st_gid))
-    } else if mode & 0o002 != 0 && !is_sticky {
-        Some("is writable by everyone".to_owned())
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]

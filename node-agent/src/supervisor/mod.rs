@@ -38,7 +38,9 @@ mod examine;
 mod exec_plan;
 mod exit_record;
 mod fork_server;
+mod found;
 mod identity;
+mod interpreter;
 mod invocation;
 mod kill;
 mod launch;
@@ -68,7 +70,7 @@ mod survival;
 mod termination;
 mod zygote;
 
-pub use examine::{DigestOf, Examined, OpenContent, examine, sha256_of};
+pub use examine::{DigestOf, Examined, OpenContent, examine, refused_program, sha256_of};
 pub use invocation::{HostNamespaces, is_requested};
 pub use kill::end_tree;
 pub use launch::{LaunchError, Launcher, Prefork, StartRecord, Unconfirmed};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sentinel_core::agent::{FileIdentity, Permit};
 use sentinel_protocol::refusal::Refusal;
 
-use super::examine::Found;
+use super::found::Found;
 use super::identity::{Credentials, Identity};
 use super::program::Located;
 use super::root::Root;

@@ -17,6 +17,7 @@ use super::accesses::Accesses;
 use super::heads::Heads;
 use super::queue::{Counted, Queued};
 use super::stream::{Destination, Stream};
+use super::unsaved::Unsaved;
 use super::writer::{AuditWriter, Kept, append};
 use crate::clock::Clock;
 use crate::metrics::Registry;
@@ -76,7 +77,10 @@ impl AuditError {
 
 /// Queues audit records. Clones share the queue; by default nothing is recorded.
 #[derive(Debug, Clone, Default)]
-pub struct Audit(Option<Arc<Open>>);
+pub struct Audit {
+    open: Option<Arc<Open>>,
+    unsaved: Arc<Unsaved>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -103,6 +107,7 @@ impl Audit {
         let counted = Arc::new(Counted {
             queued_bytes: AtomicUsize::new(0),
             overflowed: AtomicU64::new(0),
+            news: AtomicU64::new(0),
             written: metrics.counter("sentinel_audit_records_total", "Audit records written."),
             lost: metrics.counter(
                 "sentinel_audit_records_lost_total",
@@ -144,7 +149,7 @@ impl Audit {
             AuditWriter { kept, stream, counted: counted.clone(), clock: clock.clone(), not_streamed };
         let thread =
             std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&received));
-        Ok(Self(Some(Arc::new(Open {
+        let open = Open {
             queue: Mutex::new(Some(queue)),
             thread: Mutex::new(Some(thread.map_err(AuditError::Thread)?)),
             counted,
@@ -152,23 +157,45 @@ impl Audit {
             head,
             heads: Mutex::default(),
             accesses: Mutex::default(),
-        }))))
+        };
+        Ok(Self { open: Some(Arc::new(open)), unsaved: Arc::default() })
     }
 
     /// Queues a record, which is made only where records are kept.
     pub fn record(&self, record: impl FnOnce() -> Record) {
-        let Some(open) = &self.0 else { return };
+        let Some(open) = &self.open else { return };
         open.queue(record());
     }
 
-    /// The last durable record, for agents to keep.
+    /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since:
+    /// otherwise two chains would record each other's heads forever, and nothing else.
+    pub fn head_after(&self, sent: Option<u64>) -> Option<AuditHead> {
+        let head = self.head()?;
+        let news = self.open.as_ref()?.counted.news.load(Relaxed);
+        sent.is_none_or(|sent| (sent + 1..=head.seq).contains(&news)).then_some(head)
+    }
+
+    /// The last durable record.
     pub fn head(&self) -> Option<AuditHead> {
-        self.0.as_ref()?.head.get()
+        self.open.as_ref()?.head.get()
+    }
+
+    /// The heads that History does not have yet, its own as that of `operator`. They are taken, and those that History does not take are
+    /// to be put back.
+    pub fn take_unsaved(&self) -> Vec<(String, AuditHead)> {
+        let own = self.head().map(|head| ("operator".to_owned(), head));
+        own.into_iter().chain(self.unsaved.take()).collect()
+    }
+
+    /// Puts back heads that History did not take.
+    pub fn put_back(&self, heads: Vec<(String, AuditHead)>) {
+        self.unsaved.put_back(heads);
     }
 
     /// A node states the head of its chain.
     pub fn node_head(&self, node: &NodeName, head: &AuditHead) {
-        let Some(open) = &self.0 else { return };
+        self.unsaved.note(node, head);
+        let Some(open) = &self.open else { return };
         if open.heads.lock().unwrap_or_else(PoisonError::into_inner).take(node, head) {
             open.queue(Record::HeadSeen { of: node.as_str().into(), head: head.clone() });
         }
@@ -185,7 +212,7 @@ impl Audit {
     }
 
     fn access(&self, denied: Option<(u16, &str)>, access: impl FnOnce() -> Access) {
-        let Some(open) = &self.0 else { return };
+        let Some(open) = &self.open else { return };
         let access = Box::new(access());
         // Without a user, by address: one that guesses tokens does not hide another.
         let caller = access.user.as_deref().or(access.from.as_deref());
@@ -201,7 +228,7 @@ impl Audit {
 
     /// Writes what is queued, makes it durable, and records nothing more.
     pub fn close(&self) {
-        let Some(open) = &self.0 else { return };
+        let Some(open) = &self.open else { return };
         drop(open.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(thread) = open.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
             && thread.join().is_err()

@@ -1,4 +1,4 @@
-//! Which heads of nodes are recorded: one that has changed, at most once a minute for each node.
+//! Which heads of nodes are recorded: one that has changed, at most once a minute for each node, and some 16 a second of all.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 /// Heads of one node are recorded at most this often.
 const EVERY: Duration = Duration::from_mins(1);
+
+/// In all, one head in this time: a large fleet fills the chain otherwise.
+const EACH: Duration = Duration::from_millis(60);
 
 /// The same for a head that does not continue the one that was recorded last.
 const SOON: Duration = Duration::from_secs(5);
@@ -27,7 +30,8 @@ impl Heads {
         if let Some((at, known)) = self.0.get(node) {
             // One that was replaced, or went back, is recorded soon: it is what a chain that was tampered with shows.
             let continues = known.chain == head.chain && known.seq <= head.seq;
-            let every = if continues { EVERY } else { SOON };
+            let nodes = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+            let every = if continues { EVERY.max(EACH.saturating_mul(nodes)) } else { SOON };
             if known == head || now.saturating_duration_since(*at) < every {
                 return false;
             }
@@ -65,5 +69,12 @@ mod tests {
         assert!(heads.take(&node, &head("c", 2)), "its end was cut off");
         tokio::time::advance(SOON).await;
         assert!(heads.take(&node, &head("e", 9)), "it was replaced");
+        for number in 0..2_000 {
+            assert!(heads.take(&NodeName::new(format!("n-{number}")).unwrap(), &head("c", 1)));
+        }
+        tokio::time::advance(EVERY).await;
+        assert!(!heads.take(&NodeName::new("n-7").unwrap(), &head("c", 2)));
+        tokio::time::advance(EVERY * 2).await;
+        assert!(heads.take(&NodeName::new("n-7").unwrap(), &head("c", 2)));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Counted {
     pub(super) queued_bytes: AtomicUsize,
     /// Records that found the queue full, and are not recorded as lost yet.
     pub(super) overflowed: AtomicU64,
+    /// The number of the last record that is not the head of another chain.
+    pub(super) news: AtomicU64,
     pub(super) written: Counter,
     pub(super) lost: Counter,
 }

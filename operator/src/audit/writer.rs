@@ -41,6 +41,7 @@ pub(super) struct AuditWriter {
 impl AuditWriter {
     /// Writes until the queue is closed and empty.
     pub(super) fn run(mut self, queue: &Receiver<Queued>) {
+        self.note_news();
         // That it began is to be durable too.
         let mut unsynced_since = Some(Instant::now());
         loop {
@@ -55,6 +56,9 @@ impl AuditWriter {
                 {
                     self.counted.queued_bytes.fetch_sub(weight, Relaxed);
                     self.write(at, Some(&record));
+                    if !matches!(record, Record::HeadSeen { .. }) {
+                        self.note_news();
+                    }
                 }
             }
             if is_closed || unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_WITHIN) {
@@ -66,6 +70,14 @@ impl AuditWriter {
                 return;
             }
         }
+    }
+
+    fn note_news(&self) {
+        let head = match &self.kept {
+            Kept::Directory(directory) => directory.head(),
+            Kept::Memory(chain, _) => chain.head(),
+        };
+        self.counted.news.store(head.map_or(0, |head| head.seq), Relaxed);
     }
 
     /// Writes a record, and before it what was lost.

@@ -228,12 +228,11 @@ impl<'a> Session<'a> {
         if self.audit_head.as_ref().is_some_and(is_recent) {
             return;
         }
-        let Some(head) = self.gateway.parts().audit.head() else { return };
-        if self.audit_head.as_ref().is_none_or(|(_, seq)| *seq != head.seq) {
-            self.audit_head = Some((Instant::now(), head.seq));
-            if let Ok(text) = encode_text(&ToAgent::AuditHead(head)) {
-                let _ = self.outbox.push(text.into());
-            }
+        let sent = self.audit_head.as_ref().map(|(_, seq)| *seq);
+        let Some(head) = self.gateway.parts().audit.head_after(sent) else { return };
+        self.audit_head = Some((Instant::now(), head.seq));
+        if let Ok(text) = encode_text(&ToAgent::AuditHead(head)) {
+            let _ = self.outbox.push(text.into());
         }
     }
 

@@ -1,4 +1,4 @@
-//! The archive of Runs, Executions, Attempts and their output.
+//! The archive of Runs, Executions, Attempts and their output, and the heads of audit chains.
 //!
 //! [`History`] is the interface: what the rest of the operator asks of an archive. Two implementations share one
 //! contract suite (`tests/history_contract.rs`): [`embedded::EmbeddedHistory`], one SQLite file for dev mode, and
@@ -18,6 +18,7 @@
 pub mod archive;
 pub mod embedded;
 pub mod error;
+pub mod head;
 #[cfg(feature = "drivers")]
 pub mod mongo;
 pub mod outcome;
@@ -29,6 +30,7 @@ mod stitch;
 pub mod store;
 
 pub use self::error::HistoryError;
+pub use self::head::{AuditHeadQuery, AuditHeadRecord};
 pub use self::outcome::OutcomeName;
 pub use self::query::{ExecutionQuery, Page, PageToken, Ran, RunQuery, Span};
 pub use self::record::{

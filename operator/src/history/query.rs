@@ -154,6 +154,18 @@ impl PageToken {
         Self(run_order(started_at, task, run))
     }
 
+    /// The position in a list of audit heads.
+    ///
+    /// # Errors
+    /// [`HistoryError::InvalidQuery`] when it is not one.
+    pub fn of_audit_heads(text: &str) -> Result<Self, HistoryError> {
+        let is_known = text.split('/').count() == 3
+            && text.split('/').all(|part| !part.is_empty())
+            && text.len() < 1024
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_known { Ok(Self(text.to_owned())) } else { Err(invalid_token(text)) }
+    }
+
     /// Whether every Execution of this Run comes before this position.
     pub fn is_behind_run(&self, started_at: UnixMillis, task: &TaskUid, run: RunNumber) -> bool {
         let key = run_order(started_at, task, run);
@@ -182,14 +194,14 @@ impl FromStr for PageToken {
             && (3..=4).contains(&text.split('/').count())
             && text.len() < 1024
             && text.bytes().all(|b| b.is_ascii_graphic());
-        if known {
-            Ok(Self(text.to_owned()))
-        } else {
-            let shown: String = text.chars().take(64).collect();
-            Err(HistoryError::InvalidQuery {
-                message: format!("invalid page token {shown:?}: use the token of an earlier page"),
-            })
-        }
+        if known { Ok(Self(text.to_owned())) } else { Err(invalid_token(text)) }
+    }
+}
+
+fn invalid_token(text: &str) -> HistoryError {
+    let shown: String = text.chars().take(64).collect();
+    HistoryError::InvalidQuery {
+        message: format!("invalid page token {shown:?}: use the token of an earlier page"),
     }
 }
 
@@ -276,6 +288,13 @@ mod tests {
         for bad in ["", "1", "x/y/z", "{}", "0123456789abcdef/a\nb/c"] {
             let error = bad.parse::<PageToken>().unwrap_err().to_string();
             assert!(error.contains("page token"), "{bad:?}: {error}");
+        }
+        assert!(PageToken::of_audit_heads("n-1/c/last").is_ok());
+        for bad in ["", "n-1", "n-1/c", "n-1//last", "a/b/c/d", "a/b/c\n"] {
+            assert!(
+                PageToken::of_audit_heads(bad).unwrap_err().to_string().contains("page token"),
+                "{bad:?}"
+            );
         }
     }
 

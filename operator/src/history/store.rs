@@ -8,6 +8,7 @@ use sentinel_protocol::log::LogRecord;
 use sentinel_protocol::outcome::{LostReason, Outcome};
 
 use super::error::HistoryError;
+use super::head::{AuditHeadQuery, AuditHeadRecord};
 use super::outcome::OutcomeName;
 use super::query::{ExecutionQuery, Page, RunQuery};
 use super::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
@@ -58,6 +59,12 @@ pub trait History: Send + Sync + 'static {
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>>;
+
+    /// Keeps heads of audit chains, thinned as [`super::head`] states, and longer than anything else: no retention applies to them.
+    fn record_audit_heads(&self, heads: Vec<AuditHeadRecord>) -> HistoryFuture<'_, ()>;
+
+    /// Heads of audit chains, by who keeps the chain and by chain. The same head may be in several rows.
+    fn audit_heads(&self, query: AuditHeadQuery) -> HistoryFuture<'_, Page<AuditHeadRecord>>;
 }
 
 /// How an Execution ended, in full. Only for rows of earlier releases, which hold the name alone, does this read the

@@ -41,6 +41,7 @@ fn kind(name: &str) -> &'static str {
     match name {
         "nodes/presence" => "NodePresence",
         "nodes/samples" | "samples" => "NodeSamples",
+        "auditheads" => "AuditHead",
         "runs" => "Run",
         "executions" => "Execution",
         "tasks/log" => "Log",

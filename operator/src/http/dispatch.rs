@@ -15,8 +15,8 @@ use super::request::{Query, Request};
 use super::settled::settled;
 use super::table::{self, Found, Operation};
 use super::{
-    discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes, openapi, outputs,
-    page, search, task_log, tasks,
+    audit_heads, discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes,
+    openapi, outputs, page, search, task_log, tasks,
 };
 use crate::health::Verdict;
 use crate::metrics::Format;
@@ -127,6 +127,7 @@ impl Api {
             Operation::GetNode => nodes::get(self, parts),
             Operation::NodeSamples => nodes::samples_of(self, parts),
             Operation::FleetSamples => nodes::fleet_samples(self, query),
+            Operation::ListAuditHeads => audit_heads::list(self, query).await,
             Operation::ListTasks => tasks::list(self, query).await,
             Operation::CreateTask => tasks::create(self, query, request).await,
             Operation::GetTask => tasks::get(self, parts).await,

@@ -1,7 +1,7 @@
 //! The HTTP API for people and programs, under `/api/v1`, and the web page (`page`).
 //!
 //! A request passes [`routes`] (only it and `body` name warp), [`guard`], [`table`] (its operation), `dispatch`, and a
-//! handler: one file per noun, `tasks`, `events`, `executions`, `logs`, `nodes`, `page`. A handler gets a [`request::Request`]
+//! handler: one file per noun, `tasks`, `events`, `executions`, `logs`, `nodes`, `audit_heads`, `page`. A handler gets a [`request::Request`]
 //! and returns an [`answer::Answer`] or an [`error::ApiError`]. What it answers from is [`api::Api`]. Shapes and
 //! reasons are those of the crate `sentinel-api`; `view` fills them.
 //!
@@ -22,6 +22,7 @@
 //! To add a route: a line in [`table::ROUTES`], an arm in `Api::dispatch`, an entry in [`openapi`], and `just generate`.
 
 mod accept;
+mod audit_heads;
 pub mod answer;
 pub mod api;
 pub mod error;

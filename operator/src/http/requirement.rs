@@ -35,6 +35,7 @@ pub fn of(route: &Route) -> Option<Requirement> {
         | Operation::GetNode
         | Operation::NodeSamples
         | Operation::FleetSamples
+        | Operation::ListAuditHeads
         | Operation::ListTasks
         | Operation::CreateTask
         | Operation::GetTask

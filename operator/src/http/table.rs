@@ -25,6 +25,8 @@ pub enum Operation {
     NodeSamples,
     /// The CPU usage of several nodes over the last 15 minutes.
     FleetSamples,
+    /// The heads of audit chains.
+    ListAuditHeads,
     /// Tasks.
     ListTasks,
     /// Create a Task.
@@ -116,6 +118,7 @@ pub const ROUTES: &[Route] = &[
     route(Method::GET, "/api/v1/nodes/{node}", Operation::GetNode, &[]),
     route(Method::GET, "/api/v1/nodes/{node}/samples", Operation::NodeSamples, &[]),
     route(Method::GET, "/api/v1/samples", Operation::FleetSamples, &["nodes"]),
+    route(Method::GET, "/api/v1/audit/heads", Operation::ListAuditHeads, &["of", "limit", "page"]),
     route(Method::GET, "/api/v1/tasks", Operation::ListTasks, &["namespace", "phase", "limit", "page"]),
     route(Method::POST, "/api/v1/tasks", Operation::CreateTask, &["dryRun"]),
     route(Method::GET, "/api/v1/tasks/{namespace}/{name}", Operation::GetTask, &[]),

@@ -11,6 +11,7 @@ use super::overlay::{self, ExecutionRow, Overlay, RowOrigin};
 use super::status::StatusRun;
 use crate::history::archive::Archiver;
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadQuery, AuditHeadRecord};
 use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, page_size};
 use crate::history::rank;
 use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
@@ -222,6 +223,14 @@ impl Records {
             Err(error) if error.is_retryable() => known.map(Some).ok_or(error),
             Err(error) => Err(error),
         }
+    }
+
+    /// Heads of audit chains. None is on its way for long, and none is in the status of a Task: History alone has them.
+    ///
+    /// # Errors
+    /// [`HistoryError`] when History cannot be read.
+    pub async fn audit_heads(&self, query: AuditHeadQuery) -> Result<Page<AuditHeadRecord>, HistoryError> {
+        self.history.audit_heads(query).await
     }
 
     /// Runs, newest first.

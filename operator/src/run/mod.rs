@@ -14,12 +14,13 @@
 //!
 //! In reading order: [`process`] (a process for a Kubernetes cluster), `transport` (its certificate), `admission` (its webhook), `people` (who may use its
 //! API), [`operator`] (an operator over any [`Seams`]),
-//! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `caches` (its readiness), `gauges`
+//! `listeners` (its ports), `election` (its leadership), `archive` (its way to History), `audit_heads` (heads of audit chains in History), `caches` (its readiness), `gauges`
 //! and `overview` (its metrics), `traces` (where spans go), `heap` (what the allocator keeps), `tasks` (its components).
 
 #[cfg(feature = "drivers")]
 mod admission;
 mod archive;
+mod audit_heads;
 mod caches;
 pub mod election;
 pub mod error;

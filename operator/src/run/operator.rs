@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::archive::{Archive, ArchiveParts, drained};
+use super::audit_heads;
 use super::caches::{self, CacheReaders};
 use super::election::{Election, elect};
 use super::error::RunError;
@@ -186,6 +187,7 @@ impl Operator {
 
         let (readers, caches) = caches::start(&mut tasks, &shared.health, stop.all.clone());
         let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
+        shared.keep_audit_heads(&mut tasks, &audit, &history);
         let (mirror, presence_answered) = start_mirror(&mut tasks, presence, &stop.all);
         let gateway = shared.gateway(settings, auth, &archive, &mirror, audit.clone());
         let lease = election.lease().map(str::to_owned);
@@ -350,6 +352,12 @@ impl Shared {
         let (registry, metrics) = (self.registry.clone(), gateway.metrics().clone());
         let stop = self.stop.all.clone();
         tasks.spawn("the orphan sweep", orphans::run(registry, ledgers, owner, metrics, ORPHANS_EVERY, stop));
+    }
+
+    /// Keeps the heads of audit chains in History.
+    fn keep_audit_heads(&self, tasks: &mut Tasks, audit: &Audit, history: &Arc<dyn History>) {
+        let heads = audit_heads::run(audit.clone(), history.clone(), self.clock.clone());
+        tasks.spawn("the audit heads in History", until(self.stop.all.clone(), heads));
     }
 
     /// Returns memory to the kernel after waves of agents.

@@ -11,7 +11,8 @@ use sentinel_operator::clock::Clock;
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
 use sentinel_operator::history::{
-    ExecutionQuery, History, HistoryError, HistoryFuture, OutputSegment, Page, RunQuery, SegmentLines,
+    AuditHeadQuery, AuditHeadRecord, ExecutionQuery, History, HistoryError, HistoryFuture, OutputSegment,
+    Page, RunQuery, SegmentLines,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -101,5 +102,13 @@ impl History for SwitchedHistory {
 
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         self.answer(|| self.store.runs(query))
+    }
+
+    fn record_audit_heads(&self, heads: Vec<AuditHeadRecord>) -> HistoryFuture<'_, ()> {
+        self.answer(|| self.store.record_audit_heads(heads))
+    }
+
+    fn audit_heads(&self, query: AuditHeadQuery) -> HistoryFuture<'_, Page<AuditHeadRecord>> {
+        self.answer(|| self.store.audit_heads(query))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sentinel_operator::history::{
-    AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryError, HistoryFuture, HistoryRecord,
-    OutputSegment, Page, RunQuery, RunRecord, SegmentLines,
+    AttemptRecord, AuditHeadQuery, AuditHeadRecord, ExecutionQuery, ExecutionRecord, History, HistoryError,
+    HistoryFuture, HistoryRecord, OutputSegment, Page, RunQuery, RunRecord, SegmentLines,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -78,5 +78,11 @@ impl History for GatedHistory {
     }
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         self.through(self.inner.runs(query))
+    }
+    fn record_audit_heads(&self, heads: Vec<AuditHeadRecord>) -> HistoryFuture<'_, ()> {
+        self.through(self.inner.record_audit_heads(heads))
+    }
+    fn audit_heads(&self, query: AuditHeadQuery) -> HistoryFuture<'_, Page<AuditHeadRecord>> {
+        self.through(self.inner.audit_heads(query))
     }
 }

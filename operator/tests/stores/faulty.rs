@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::history::{
-    AttemptRecord, ExecutionQuery, ExecutionRecord, History, HistoryError, HistoryFuture, HistoryRecord,
-    OutputSegment, Page, RunQuery, RunRecord, SegmentLines,
+    AttemptRecord, AuditHeadQuery, AuditHeadRecord, ExecutionQuery, ExecutionRecord, History, HistoryError,
+    HistoryFuture, HistoryRecord, OutputSegment, Page, RunQuery, RunRecord, SegmentLines,
 };
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::log::LogRecord;
@@ -159,5 +159,12 @@ impl History for FaultyHistory {
     }
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         self.read(self.inner.runs(query))
+    }
+    fn record_audit_heads(&self, heads: Vec<AuditHeadRecord>) -> HistoryFuture<'_, ()> {
+        // Not counted as a write: these come by the minute, and not with what a test does.
+        self.read(self.inner.record_audit_heads(heads))
+    }
+    fn audit_heads(&self, query: AuditHeadQuery) -> HistoryFuture<'_, Page<AuditHeadRecord>> {
+        self.read(self.inner.audit_heads(query))
     }
 }

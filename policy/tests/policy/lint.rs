@@ -90,8 +90,68 @@ fn rules_about_people_privileged_sandboxes_and_rules_that_are_never_reached_are_
     let people = findings(
         "- {id: r, effect: Allow, who: {groups: [sre]}, what: [{programs: [/usr/bin/df]}], users: [nobody], environments: [Container]}\n",
     );
-    assert!(people[0].contains("from the operator alone"));
+    assert!(people[0].contains("without the admission webhook") && people[0].contains("allows nothing"));
+    assert!(people[1].contains("from the operator alone"));
+    let people = findings("- {id: r, effect: Deny, who: {users: [bob]}}\n");
+    assert!(people[0].contains("without the admission webhook") && people[0].contains("refuses everyone"));
     assert!(allow("[{programs: [/usr/bin/df]}]", "sandboxes: [Privileged]")[0].contains("without a sandbox"));
     let found = findings("- {id: stop, effect: Deny}\n- {id: later, effect: Deny, users: [root]}\n");
-    assert_eq!(found, ["later: is never reached: rule stop matches every request"]);
+    assert_eq!(found, ["later: is never reached: rule stop matches every request that it matches"]);
+}
+
+/// Whether the second rule is found to be never reached; each has what is usual and this.
+fn is_shadowed(first: (&str, &str), second: (&str, &str)) -> bool {
+    let rule = |id: &str, (effect, parts): (&str, &str)| {
+        let usual =
+            if effect == "Allow" { "who: Anyone, users: [nobody], environments: [Container]" } else { "" };
+        let parts: Vec<&str> = [usual, parts].into_iter().filter(|part| !part.is_empty()).collect();
+        format!("- {{id: {id}, effect: {effect}, {}}}\n", parts.join(", "))
+    };
+    let found = findings(&(rule("first", first) + &rule("second", second)));
+    let is_about =
+        |line: &String| *line == "second: is never reached: rule first matches every request that it matches";
+    assert!(found.iter().all(|line| is_about(line) || !line.contains("never reached")), "{found:?}");
+    found.iter().any(is_about)
+}
+
+#[test]
+fn a_rule_whose_requests_an_earlier_one_matches_is_found_and_no_other() {
+    const DF: &str = "what: [{programs: [/usr/bin/df]}]";
+    const BOTH: &str = "what: [{programs: [/usr/bin/df]}, {programs: [/usr/bin/id]}]";
+    let with = |what: &str, more: &str| format!("{what}, {more}");
+    for more in ["", "maxRun: 5m", "hours: {from: '08:00', to: '18:00', timeZone: UTC}", "concurrent: 1"] {
+        let second = if more.is_empty() { DF.to_owned() } else { with(DF, more) };
+        assert!(is_shadowed(("Allow", BOTH), ("Allow", &second)), "{second}");
+        assert!(
+            more.is_empty() || more == "concurrent: 1" || !is_shadowed(("Allow", &second), ("Allow", DF)),
+            "{second}"
+        );
+    }
+    assert!(is_shadowed(("Allow", "what: AnyCommand"), ("Allow", DF)));
+    assert!(!is_shadowed(("Allow", DF), ("Allow", BOTH)));
+    // What an Allow rule does not mention, it does not allow.
+    for more in [
+        "stdin: Any",
+        "env: [{name: A}]",
+        "workingDirs: [/x]",
+        "umask: '077'",
+        "groups: Any",
+        "leftovers: [Keep]",
+    ] {
+        assert!(!is_shadowed(("Allow", DF), ("Allow", &with(DF, more))), "{more}");
+    }
+    assert!(is_shadowed(
+        ("Allow", &with(DF, "env: [{name: A}, {name: B}]")),
+        ("Allow", &with(DF, "env: [{name: B}]"))
+    ));
+    assert!(is_shadowed(("Allow", &with(DF, "stdin: Any")), ("Allow", &with(DF, "stdin: Empty"))));
+    assert!(!is_shadowed(("Allow", &with(DF, "workingDirs: [/x]")), ("Allow", DF)));
+    // A Deny rule matches more than an Allow rule with the same parts, and never less.
+    assert!(is_shadowed(("Deny", DF), ("Allow", DF)));
+    assert!(!is_shadowed(("Allow", DF), ("Deny", DF)));
+    assert!(is_shadowed(("Deny", "environments: [Host, Container]"), ("Deny", "environments: [Host]")));
+    assert!(!is_shadowed(("Deny", "environments: [Host]"), ("Deny", "users: [root]")));
+    assert!(is_shadowed(("Deny", "env: [{name: A}]"), ("Deny", "env: [{name: A}], users: [root]")));
+    // Without variables the Deny rule does not match.
+    assert!(!is_shadowed(("Deny", "env: [{name: A}]"), ("Allow", &with(DF, "env: [{name: A}]"))));
 }

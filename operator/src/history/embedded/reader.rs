@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::schema::BODY_VERSION;
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadQuery, AuditHeadRecord};
 use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, Span, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
 use crate::history::segment::{OutputSegment, SegmentLines};
@@ -53,6 +54,22 @@ pub(super) fn runs(
 ) -> Result<Page<RunRecord>, HistoryError> {
     let limit = page_size(query.limit)?;
     let rows = runs_filter(query, now).rows(connection, "runs", limit).map_err(failed("list runs"))?;
+    parse_page(rows, limit)
+}
+
+pub(super) fn audit_heads(
+    connection: &Connection,
+    query: &AuditHeadQuery,
+    now: i64,
+) -> Result<Page<AuditHeadRecord>, HistoryError> {
+    let limit = page_size(query.limit)?;
+    let mut filter = SqlFilter::new(now, None);
+    let (after, before) = query.between();
+    filter.condition("ord", ">", after);
+    filter.condition("ord", "<", before);
+    // Rows are in the order of their ids.
+    let table = "(SELECT *, id AS ord FROM audit_heads)";
+    let rows = filter.rows(connection, table, limit).map_err(failed("list audit heads"))?;
     parse_page(rows, limit)
 }
 

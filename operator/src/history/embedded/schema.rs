@@ -55,6 +55,11 @@ CREATE TABLE IF NOT EXISTS segment_lines (
   attempt TEXT NOT NULL, end_ INTEGER NOT NULL, first INTEGER NOT NULL, lines TEXT NOT NULL,
   PRIMARY KEY (attempt, end_, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit_heads (
+  id TEXT NOT NULL PRIMARY KEY, rank INTEGER NOT NULL, expire_at INTEGER NOT NULL,
+  version INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS audit_heads_expire ON audit_heads (expire_at);
 ";
 
 /// How long a connection waits for another process that locks the file.

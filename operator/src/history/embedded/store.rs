@@ -16,6 +16,7 @@ use super::writer::{self, Job, QUEUE, Work};
 use super::{reader, schema};
 use crate::clock::Clock;
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadQuery, AuditHeadRecord};
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
 use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
 use crate::history::segment::{OutputSegment, SegmentLines};
@@ -169,6 +170,14 @@ impl History for EmbeddedHistory {
 
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         self.read("list runs", move |connection, now| reader::runs(connection, &query, now))
+    }
+
+    fn record_audit_heads(&self, heads: Vec<AuditHeadRecord>) -> HistoryFuture<'_, ()> {
+        self.write("record audit heads", Work::Heads(heads)).boxed()
+    }
+
+    fn audit_heads(&self, query: AuditHeadQuery) -> HistoryFuture<'_, Page<AuditHeadRecord>> {
+        self.read("list audit heads", move |connection, now| reader::audit_heads(connection, &query, now))
     }
 }
 

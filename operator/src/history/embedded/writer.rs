@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::schema::{self, BODY_VERSION};
 use crate::clock::Clock;
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadRecord, Row};
 use crate::history::outcome::OutcomeName;
 use crate::history::query;
 use crate::history::rank;
@@ -36,6 +37,7 @@ pub(super) enum Work {
     Prepare,
     Record(Vec<HistoryRecord>),
     Append(Vec<OutputSegment>),
+    Heads(Vec<AuditHeadRecord>),
     /// Remove all expired rows now.
     Sweep,
 }
@@ -143,6 +145,7 @@ impl Transaction<'_> {
                 Ok(())
             }
             Work::Append(segments) => segments.iter().try_for_each(|s| self.segment(s)).map_err(sqlite),
+            Work::Heads(heads) => heads.iter().try_for_each(|head| self.head(head)),
             Work::Record(records) => records.iter().try_for_each(|record| match record {
                 HistoryRecord::Attempt(attempt) => {
                     self.attempt(attempt)?;
@@ -155,6 +158,21 @@ impl Transaction<'_> {
 
     fn expiry(&self) -> i64 {
         self.now.saturating_add(i64::try_from(self.retention).unwrap_or(i64::MAX))
+    }
+
+    fn head(&self, record: &AuditHeadRecord) -> Result<(), HistoryError> {
+        let body = body(record)?;
+        for Row { id, rank, kept } in record.rows() {
+            let expire_at = self.now.saturating_add(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+            self.put(
+                "INSERT INTO audit_heads (id, rank, expire_at, version, body) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (id) DO UPDATE SET rank = excluded.rank, expire_at = excluded.expire_at,
+                   version = excluded.version, body = excluded.body
+                 WHERE excluded.rank > audit_heads.rank",
+                params![id, i64::try_from(rank).unwrap_or(i64::MAX), expire_at, BODY_VERSION, body],
+            )?;
+        }
+        Ok(())
     }
 
     fn attempt(&self, record: &AttemptRecord) -> Result<(), HistoryError> {
@@ -271,6 +289,7 @@ impl Work {
             Self::Prepare => "create tables",
             Self::Record(_) => "record",
             Self::Append(_) => "append output",
+            Self::Heads(_) => "record audit heads",
             Self::Sweep => "remove expired rows",
         }
     }
@@ -321,7 +340,7 @@ fn sweep_step(connection: &mut Connection, now: i64) -> rusqlite::Result<usize> 
 /// Removes some rows of each table; 0 when nothing has expired.
 fn sweep_rows(connection: &Connection, now: i64) -> rusqlite::Result<usize> {
     let mut removed = 0;
-    for table in ["attempts", "executions", "runs"] {
+    for table in ["attempts", "executions", "runs", "audit_heads"] {
         let sql = format!(
             "DELETE FROM {table} WHERE rowid IN
                (SELECT rowid FROM {table} WHERE expire_at <= ?1 LIMIT {SWEEP_ROWS})"

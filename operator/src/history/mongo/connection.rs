@@ -68,6 +68,7 @@ pub(super) struct Connection {
     pub(super) executions: Collection<Document>,
     pub(super) runs: Collection<Document>,
     pub(super) output: Collection<Document>,
+    pub(super) audit_heads: Collection<Document>,
     /// `host:port`, for errors.
     host: String,
     hosts: Vec<String>,
@@ -117,6 +118,7 @@ impl Connection {
             executions: collection("executions"),
             runs: collection("runs"),
             output: collection("output"),
+            audit_heads: collection("auditHeads"),
             database,
             host,
             hosts,
@@ -230,8 +232,13 @@ impl Connection {
 
     /// When a document that is written now expires.
     pub(super) fn expiry(&self) -> DateTime {
-        let retention = u64::try_from(self.options.retention.as_millis()).unwrap_or(u64::MAX);
-        DateTime::from_millis(self.options.clock.now().plus(retention).0)
+        self.expiry_after(self.options.retention)
+    }
+
+    /// The same for one that is kept this long.
+    pub(super) fn expiry_after(&self, kept: Duration) -> DateTime {
+        let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
+        DateTime::from_millis(self.options.clock.now().plus(kept).0)
     }
 }
 

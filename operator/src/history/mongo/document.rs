@@ -4,6 +4,7 @@ use mongodb::bson::{Bson, DateTime, Document, deserialize_from_document, seriali
 use serde::de::DeserializeOwned;
 
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadRecord, Row};
 use crate::history::query::{execution_order, run_order};
 use crate::history::rank;
 use crate::history::record::{AttemptRecord, ExecutionRecord, Identified, RunRecord};
@@ -13,7 +14,7 @@ const VERSION: i32 = 1;
 /// Less than MongoDB's limit of 16 MiB.
 const MAX_DOCUMENT: usize = 15 << 20;
 /// Kept as dates, so that people can query them; numbers in our records.
-const DATE_FIELDS: [&str; 4] = ["runStartedAt", "startedAt", "endedAt", "finishedAt"];
+const DATE_FIELDS: [&str; 5] = ["runStartedAt", "startedAt", "endedAt", "finishedAt", "recordedAt"];
 
 /// A document to store.
 #[derive(Debug, Clone)]
@@ -45,6 +46,14 @@ impl StoredRecord {
     pub(super) fn run(record: &RunRecord, expire_at: DateTime) -> Result<Self, HistoryError> {
         let order = run_order(record.started_at, &record.task_uid, record.run);
         Self::new(record, record.id(), rank::of_run(record, &rank::content(record)), Some(order), expire_at)
+    }
+
+    pub(super) fn audit_head(
+        record: &AuditHeadRecord,
+        row: Row,
+        expire_at: DateTime,
+    ) -> Result<Self, HistoryError> {
+        Self::new(record, row.id, format!("{:016x}", row.rank), None, expire_at)
     }
 
     fn new(

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::connection::Connection;
 use super::document::parse;
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadQuery, AuditHeadRecord};
 use crate::history::outcome::OutcomeName;
 use crate::history::query::{ExecutionQuery, Page, PageToken, RunQuery, Span, page_size};
 use crate::history::record::{AttemptRecord, ExecutionRecord, RunRecord};
@@ -62,6 +63,18 @@ pub(super) async fn runs(connection: &Connection, query: &RunQuery) -> Result<Pa
     page(connection, &connection.runs, "list runs", filter, limit).await
 }
 
+pub(super) async fn audit_heads(
+    connection: &Connection,
+    query: &AuditHeadQuery,
+) -> Result<Page<AuditHeadRecord>, HistoryError> {
+    let limit = page_size(query.limit)?;
+    let mut filter = doc! { "expireAt": { "$gt": connection.now() } };
+    // Rows are in the order of their ids.
+    let (after, before) = query.between();
+    within(&mut filter, "_id", after, before);
+    page_by(connection, &connection.audit_heads, "list audit heads", "_id", filter, limit).await
+}
+
 fn equals(filter: &mut Document, field: &str, value: Option<impl Into<Bson>>) {
     if let Some(value) = value {
         filter.insert(field, value);
@@ -75,15 +88,19 @@ fn token(text: &str) -> Bson {
 
 /// Only rows of the span, and after the position.
 fn between(filter: &mut Document, span: Span, after: Option<&PageToken>) {
+    within(filter, "order", span.after(after).map(String::from), span.end());
+}
+
+fn within(filter: &mut Document, field: &str, after: Option<String>, before: Option<String>) {
     let mut range = Document::new();
-    if let Some(after) = span.after(after) {
-        range.insert("$gt", after.as_str());
+    if let Some(after) = after {
+        range.insert("$gt", after);
     }
-    if let Some(end) = span.end() {
-        range.insert("$lt", end);
+    if let Some(before) = before {
+        range.insert("$lt", before);
     }
     if !range.is_empty() {
-        filter.insert("order", range);
+        filter.insert(field, range);
     }
 }
 
@@ -94,9 +111,21 @@ async fn page<T: DeserializeOwned>(
     filter: Document,
     limit: usize,
 ) -> Result<Page<T>, HistoryError> {
+    page_by(connection, collection, action, "order", filter, limit).await
+}
+
+/// A page in the order of a field.
+async fn page_by<T: DeserializeOwned>(
+    connection: &Connection,
+    collection: &Collection<Document>,
+    action: &'static str,
+    order: &str,
+    filter: Document,
+    limit: usize,
+) -> Result<Page<T>, HistoryError> {
     let cursor = collection
         .find(filter)
-        .sort(doc! { "order": 1 })
+        .sort(doc! { order: 1 })
         .limit(limit as i64 + 1)
         .batch_size(limit as u32 + 1)
         .max_time(connection.max_time())
@@ -106,8 +135,8 @@ async fn page<T: DeserializeOwned>(
     let rows: Result<Vec<(String, T)>, HistoryError> = found
         .into_iter()
         .map(|document| {
-            let order = document.get_str("order").unwrap_or_default().to_owned();
-            Ok((order, parse(document)?))
+            let key = document.get_str(order).unwrap_or_default().to_owned();
+            Ok((key, parse(document)?))
         })
         .collect();
     Ok(Page::cut(rows?, limit))

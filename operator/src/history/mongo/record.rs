@@ -10,6 +10,7 @@ use mongodb::error::{Error, ErrorKind};
 use super::connection::{Connection, write_concern_document};
 use super::document::StoredRecord;
 use crate::history::error::HistoryError;
+use crate::history::head::AuditHeadRecord;
 use crate::history::record::HistoryRecord;
 
 const ACTION: &str = "record";
@@ -38,6 +39,21 @@ pub(super) async fn record(connection: &Connection, records: &[HistoryRecord]) -
     put_all(connection, &connection.attempts, attempts).await?;
     put_all(connection, &connection.executions, executions).await?;
     put_all(connection, &connection.runs, runs).await
+}
+
+/// Heads of audit chains.
+pub(super) async fn audit_heads(
+    connection: &Connection,
+    heads: &[AuditHeadRecord],
+) -> Result<(), HistoryError> {
+    let mut rows = Latest::default();
+    for head in heads {
+        for row in head.rows() {
+            let expire_at = connection.expiry_after(row.kept);
+            rows.put(StoredRecord::audit_head(head, row, expire_at)?);
+        }
+    }
+    put_all(connection, &connection.audit_heads, rows).await
 }
 
 /// The document with the highest rank for each id.

@@ -16,6 +16,7 @@ use super::connection::{Connection, MongoOptions};
 use super::{output, query, record};
 use crate::credentials::{Credentials, Reconnect, ReconnectError, Store};
 use crate::history::error::HistoryError;
+use crate::history::head::{AuditHeadQuery, AuditHeadRecord};
 use crate::history::query::{ExecutionQuery, Page, RunQuery};
 use crate::history::record::{AttemptRecord, ExecutionRecord, HistoryRecord, RunRecord};
 use crate::history::segment::{OutputSegment, SegmentLines};
@@ -149,7 +150,8 @@ async fn prepare(connection: &Connection) -> Result<(), HistoryError> {
     ];
     connection.executions.create_indexes(executions).await.map_err(connection.failed(PREPARE))?;
     connection.runs.create_indexes(runs).await.map_err(connection.failed(PREPARE))?;
-    for collection in [&connection.attempts, &connection.executions, &connection.runs, &connection.output] {
+    let Connection { attempts, executions, runs, output, audit_heads, .. } = connection;
+    for collection in [attempts, executions, runs, output, audit_heads] {
         expire(connection, collection).await?;
     }
     Ok(())
@@ -220,5 +222,17 @@ impl History for MongoHistory {
 
     fn runs(&self, query: RunQuery) -> HistoryFuture<'_, Page<RunRecord>> {
         self.run("list runs", move |connection| async move { query::runs(&connection, &query).await }).boxed()
+    }
+
+    fn record_audit_heads(&self, heads: Vec<AuditHeadRecord>) -> HistoryFuture<'_, ()> {
+        let record =
+            |connection: Arc<Connection>| async move { record::audit_heads(&connection, &heads).await };
+        self.run("record audit heads", record).boxed()
+    }
+
+    fn audit_heads(&self, query: AuditHeadQuery) -> HistoryFuture<'_, Page<AuditHeadRecord>> {
+        let list =
+            move |connection: Arc<Connection>| async move { query::audit_heads(&connection, &query).await };
+        self.run("list audit heads", list).boxed()
     }
 }

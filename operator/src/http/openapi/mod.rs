@@ -8,7 +8,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use sentinel_api::reason::ErrorBody;
 use sentinel_api::records;
 use sentinel_api::view::{
-    ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
+    AuditHeadView, ExecutionView, FleetSamplesView, LineItemView, LinesView, MergedItemView, MergedLinesView,
     NodeSamplesView, NodeView, OutputsView, RunSearchLineView, RunView, SearchLineView,
 };
 use serde_json::{Map, Value, json};
@@ -107,9 +107,7 @@ fn text_of(operation: Operation) -> OperationText {
             ("unlisted", "unlisted", "Not a part of this API.", "200")
         }
         Operation::Health => ("health", "process", "Liveness of the process.", "200"),
-        Operation::Ready => {
-            ("ready", "process", "Readiness of the process, with the reasons when it is not ready.", "200")
-        }
+        Operation::Ready => ("ready", "process", "Readiness of the process, with the reasons if not.", "200"),
         Operation::Metrics => ("metrics", "process", "Metrics in the text format of Prometheus.", "200"),
         Operation::OpenApi => ("openapi", "process", "This document.", "200"),
         Operation::ListNodes => ("listNodes", "nodes", "All nodes.", "200"),
@@ -123,6 +121,7 @@ fn text_of(operation: Operation) -> OperationText {
         Operation::FleetSamples => {
             ("fleetSamples", "nodes", "The CPU usage of several nodes over the last 15 minutes.", "200")
         }
+        Operation::ListAuditHeads => ("listAuditHeads", "audit", "Heads of audit chains in History.", "200"),
         Operation::ListTasks => ("listTasks", "tasks", "Tasks, by namespace and name.", "200"),
         Operation::CreateTask => ("createTask", "tasks", "Creates a Task.", "201"),
         Operation::GetTask => ("getTask", "tasks", "One Task.", "200"),
@@ -245,6 +244,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::GetNode => json(schema::<NodeView>(schemas)),
         Operation::NodeSamples => json(schema::<NodeSamplesView>(schemas)),
         Operation::FleetSamples => json(schema::<FleetSamplesView>(schemas)),
+        Operation::ListAuditHeads => json(list(&schema::<AuditHeadView>(schemas))),
         Operation::ListTasks => json(list(&task)),
         Operation::CreateTask | Operation::GetTask | Operation::ApplyTask => json(task),
         Operation::ListRuns => json(list(&schema::<RunView>(schemas))),

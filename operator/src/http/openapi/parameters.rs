@@ -126,6 +126,7 @@ fn parameter(name: &str, place: &str) -> Value {
             json!({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100}),
             "Largest number of items in a page.",
         ),
+        "of" => (text(), "Only of the chain of this node, or of operator."),
         "page" => (text(), "The next of an earlier answer to the same query."),
         "dryRun" => (
             json!({"enum": ["All"]}),
