@@ -148,7 +148,7 @@ pub fn state_dir(data: &[u8]) {
 
 const SLOT: usize = 16 << 10;
 
-/// A write-ahead log of four slots, of which one has these parts.
+/// A write-ahead log of four slots; one has these parts.
 fn log_with(index: usize, request: &[u8], start: &[u8], exit: &[u8]) -> Vec<u8> {
     let mut log = vec![0; 4 * SLOT];
     let header = b"SNWAL001 slots of 16384 bytes; see docs/spool-format.md\n";

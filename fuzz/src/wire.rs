@@ -20,7 +20,7 @@ fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8]) 
     assert!(text.len() <= MAX_CONTROL_FRAME);
     match encode_text(&message) {
         Ok(again) => assert_eq!(decode_text::<T>(&again).as_ref(), Ok(&message), "{again}"),
-        // A number may be written in fewer bytes than it is here.
+        // A number may take more bytes than it was sent in.
         Err(CodecError::TooLarge { .. }) => assert!(text.len() > MAX_CONTROL_FRAME / 8),
         Err(error) => panic!("{message:?} was decoded and cannot be encoded: {error}"),
     }

@@ -10,7 +10,8 @@ use sentinel_protocol::to_operator::{ReportedState, ToOperator};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::mutate::{FORM, MEANING, Mutator};
+use super::meaning::MEANING;
+use super::mutate::{FORM, Mutator};
 use super::node::{Allow, Node, Session, receive};
 use super::policy::{Asked, RULES, RUNS, counts};
 use super::requests::{self, CHEAP_FORMS, FORMS, Place, is_message};
@@ -118,7 +119,7 @@ impl Harness {
         })
     }
 
-    /// Sends so many mutations, of which at most `closing` end a Session.
+    /// Sends so many mutations; at most `closing` of them end a Session.
     ///
     /// # Errors
     /// When the agent does not answer any more.

@@ -168,7 +168,7 @@ impl Node {
         }
         let mut socket = self.dialled().await?;
         let ToOperator::Hello(_) = receive(&mut socket).await? else {
-            bail!("the first message is no Hello")
+            bail!("the first message must be a Hello")
         };
         self.sessions += 1;
         let id = SessionId::new(format!("{}-{}", self.name, self.sessions))?;

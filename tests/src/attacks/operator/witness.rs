@@ -32,7 +32,7 @@ pub struct Witness {
     pub cwd: PathBuf,
     /// Its umask.
     pub umask: u32,
-    /// Its standard input, of which it reads 64 KiB.
+    /// The first 64 KiB of its standard input.
     pub stdin: String,
     /// Fields of `/proc/self/status`: `NoNewPrivs`, `Seccomp`, `CapEff`.
     pub status: BTreeMap<String, String>,
