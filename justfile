@@ -29,10 +29,18 @@ chaos *ARGS:
     cargo build --locked --workspace --bins
     cargo run --quiet --locked -p sentinel-tests --bin chaos -- {{ARGS}}
 
-# The attacks on an operator, with what each cost it: `just attacks http`, `just attacks --list`
+# The attacks on an operator, and by one on agents, with what each cost: `just attacks http`, `just attacks node`, `just attacks --list`
 attacks *ARGS:
     cargo build --locked -p sentinel-operator -p sentinel -p sentinel-node-agent -p sentinel-tests --bins
     cargo run --quiet --locked -p sentinel-tests --bin attacks -- {{ARGS}}
+
+# Searches for inputs that break a decoder: all targets or one, SECONDS each: `just fuzz`, `just fuzz policy 600`
+fuzz TARGET="all" SECONDS="60":
+    scripts/fuzz {{TARGET}} {{SECONDS}}
+
+# Adds to fuzz/corpus what `just fuzz` has found, in the fewest files
+fuzz-minimise TARGET="all":
+    scripts/fuzz --minimise {{TARGET}}
 
 # How soon another operator leads a thousand agents after the leader was killed, and after it was terminated. As root
 failover *ARGS:

@@ -1,4 +1,4 @@
-//! Attacks on an operator: each reports what it tried, what was accepted, and how much memory it cost the victim,
+//! Attacks on an operator, and by one: each reports what it tried, what was accepted, and how much memory it cost the victim,
 //! beside a declared bound.
 //!
 //! * [`kit`]: a victim as a real process, its memory sampled while it is attacked, and the row that comes of it;
@@ -9,6 +9,7 @@
 //! form of what `just attacks` runs in full.
 
 pub mod agent_epoch;
+pub mod agent_lies;
 pub mod agent_output;
 pub mod agent_reports;
 pub mod agent_sockets;
@@ -19,6 +20,7 @@ pub mod files;
 pub mod kit;
 pub mod log_readers;
 pub mod names;
+pub mod operator;
 pub mod readers;
 pub mod strangers;
 
@@ -30,7 +32,7 @@ use futures_util::future::BoxFuture;
 pub struct Attack {
     /// What it is called on the command line.
     pub name: &'static str,
-    /// Which of them belong together: `http`, `gateway`, `local`.
+    /// Which of them belong together: `http`, `gateway`, `local`, `node`.
     pub group: &'static str,
     /// What it does, one sentence.
     pub about: &'static str,
@@ -51,6 +53,8 @@ pub const ALL: &[Attack] = &[
     agent_output::ATTACK,
     agent_sockets::ATTACK,
     agent_tokens::ATTACK,
+    agent_lies::ATTACK,
+    operator::ATTACK,
 ];
 
 /// Carries out the attacks of these names or groups; all of them when there are none.
