@@ -102,6 +102,8 @@ pub struct RunStatus {
     pub requested_by: Option<RequestedBy>,
     /// Who cancelled it, where that is known.
     pub cancelled_by: Option<Person>,
+    /// Who approved it, if that was needed.
+    pub approved_by: Option<Person>,
     /// Its targets by state.
     pub counts: Counts,
     /// Finished targets out of total.

@@ -230,6 +230,29 @@ impl Client {
         self.read::<Accepted>("the rerun", &reply.value).map(|accepted| accepted.token)
     }
 
+    /// Approves the Run of a Task that is due, by the digests that its status shows. Returns its number.
+    ///
+    /// # Errors
+    /// As [`Self::task`]; reason `Conflict` when it waits for no approval, or for one of something else, `Forbidden` when the
+    /// caller is behind the Run.
+    pub async fn approve_task(
+        &self,
+        namespace: &str,
+        name: &str,
+        (spec_hash, targets_digest): (&str, &str),
+    ) -> Result<u32, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Accepted {
+            run: u32,
+        }
+        let mut query = Query::default();
+        query.add("specHash", spec_hash);
+        query.add("targetsDigest", targets_digest);
+        let path = query.of(&format!("{}/approve", path::task(namespace, name)));
+        let reply = self.call(Method::POST, &path, None).await?;
+        self.read::<Accepted>("the approval", &reply.value).map(|accepted| accepted.run)
+    }
+
     /// Every node.
     ///
     /// # Errors
