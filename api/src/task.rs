@@ -226,6 +226,13 @@ impl Task {
         self.condition("Ready").filter(|condition| condition.reason == "AlreadyExecuted")
     }
 
+    /// Why the Run that is due does not begin, if its ceiling holds it for now.
+    pub fn held(&self) -> Option<&str> {
+        let ready = self.condition("Ready")?;
+        let holds = ["AwaitingApproval", "CeilingsUnreadable"].contains(&ready.reason.as_str());
+        holds.then_some(ready.message.as_str())
+    }
+
     /// The command, or the text of the script, on one line.
     pub fn command(&self) -> String {
         let run = &self.spec["run"];

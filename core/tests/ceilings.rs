@@ -48,7 +48,7 @@ fn approval(count: u32) -> ApprovalRule {
     ApprovalRule { above, protected_nodes: true, valid_for_ms: HOUR }
 }
 
-/// Four nodes, the last of which is protected; alice's Task.
+/// Four nodes, and the last is protected; alice's Task.
 fn world(ceiling: Ceiling) -> World {
     let mut world = World::new(plan(), &["a", "b", "c", "d"]);
     world.nodes.get_mut(&node("d")).unwrap().labels.insert("db".into(), String::new());
@@ -284,7 +284,7 @@ fn a_refused_rerun_keeps_the_last_result_and_begins_when_it_is_allowed() {
 }
 
 #[test]
-fn a_run_above_the_threshold_waits_for_somebody_else() {
+fn a_run_above_the_threshold_waits_for_another_person() {
     let mut world = without_db(world(Ceiling { approval: Some(approval(2)), ..ceiling() }));
     let awaiting = waits(&world);
     assert_eq!((awaiting.targets, awaiting.run), (3, RunNumber(1)));

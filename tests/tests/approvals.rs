@@ -1,4 +1,4 @@
-//! Ceilings and approvals: a real operator with a file of ceilings, a real API server that says who people are, and a Run that
+//! Ceilings and approvals: a real operator with a file of ceilings, a real API server that authenticates people, and a Run that
 //! begins only when another person than its author has approved it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
@@ -51,7 +51,8 @@ impl Office {
 
     async fn approve(&self, who: &str, group: &str, name: &str, awaiting: &Value) -> Answered {
         let (spec, targets) = (text(awaiting, "specHash"), text(awaiting, "targetsDigest"));
-        let path = format!("/tasks/{name}/approve?specHash={spec}&targetsDigest={targets}");
+        let path =
+            format!("/tasks/{name}/approve?run={}&specHash={spec}&targetsDigest={targets}", awaiting["run"]);
         self.send(who, group, "POST", &path).await
     }
 
@@ -84,13 +85,17 @@ async fn a_run_begins_when_another_than_its_author_has_approved_it() {
     assert_eq!((&shown["targetCount"], &shown["requestedBy"]), (&json!(1), &json!(["alice"])));
     piece.noted("job", "AwaitingApproval", "sentinel approve").await;
 
-    // Who asked cannot; who has no right to, neither; nor somebody who was shown something else.
+    // Who asked cannot; who has no right to, neither; nor a person who was shown something else.
     refused(&office.approve("alice", "staff", "job", &shown).await, 403, "another person has to approve it");
     refused(&office.approve("carol", "guests", "job", &shown).await, 403, "tasks/approve");
     let mut other = shown.clone();
     other["targetsDigest"] = json!("0".repeat(64));
     refused(&office.approve("bob", "staff", "job", &other).await, 409, "the list of nodes has changed");
-    refused(&office.send("bob", "staff", "POST", "/tasks/job/approve").await, 400, "specHash is missing");
+    refused(
+        &office.send("bob", "staff", "POST", "/tasks/job/approve?run=1").await,
+        400,
+        "specHash is missing",
+    );
     // Written by hand, by one who may change the Task.
     let mut forged = json!({"approver": {"user": "bob"}, "task": "x", "at": 0, "expiresAt": 9_000_000_000_000_u64,
         "signature": "x.y"});
@@ -115,8 +120,11 @@ async fn a_run_begins_when_another_than_its_author_has_approved_it() {
     let spec = json!({"metadata": {"name": "job"}, "spec": {"run": {"command": ["echo", "more"]}}});
     piece.sent("apply", "alice", &spec, &["--server-side", "--force-conflicts"]).await.unwrap();
     let next = office.awaits("job", 2).await;
-    refused(&office.approve("bob", "staff", "job", &shown).await, 409, "what it runs has changed");
-    // Carol asks for it too; whoever it is approves for another.
+    refused(&office.approve("bob", "staff", "job", &shown).await, 409, "the Run that is due has changed");
+    let mut other = shown.clone();
+    other["run"] = json!(2);
+    refused(&office.approve("bob", "staff", "job", &other).await, 409, "what it runs has changed");
+    // Carol is not behind it, so she may approve it.
     assert_eq!(office.approve("carol", "staff", "job", &next).await.status, 202);
     assert_eq!(piece.ended("job", 2).await["approvedBy"]["user"], "carol");
     office.piece.close().await;
@@ -132,7 +140,7 @@ async fn a_task_beyond_its_ceiling_is_refused_until_the_file_allows_it() {
     piece.noted("host", "CeilingExceeded", "environments allows only Container").await;
     let task = piece.get("host").await.unwrap();
     assert_eq!((&task["status"]["phase"], &task["status"]["run"]), (&json!("Rejected"), &Value::Null));
-    // A file that cannot be used lets nothing begin, and says so.
+    // A file that cannot be used lets nothing begin, and the Task shows why.
     std::fs::write(office.file.path(), "ceilings: {").unwrap();
     let is_shown = async |reason: &str| {
         until(&format!("host shows {reason}"), PATIENCE, || async {

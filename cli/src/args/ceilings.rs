@@ -13,8 +13,8 @@ Examples:
   sentinel approve -n ops disk-report
   sentinel approve --yes ops/disk-report
 
-What would run, and where, is shown first. The approval is for exactly that, and for one Run; whoever made, changed or reran the
-Task cannot give it.
+What would run, and where, is shown first. The approval is for exactly that, and for one Run. Who made, changed or reran the Task
+cannot give it.
 
 Exit codes: 0 approved, 1 not approved, 2 usage error.")]
 pub(crate) struct ApproveArgs {

@@ -247,7 +247,7 @@ pub(crate) enum Verb {
     Cancel(CancelArgs),
     /// Run a Task again, unchanged.
     Rerun(RerunArgs),
-    /// Approve a Run of somebody else that its ceiling allows only then.
+    /// Approve a Run of another person that its ceiling allows only then.
     Approve(ApproveArgs),
     /// Delete Tasks; their Runs are cancelled.
     Delete(DeleteArgs),

@@ -39,8 +39,8 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &ApproveArgs
         return Ok(FAILED);
     }
     let digests = (awaiting.spec_hash.as_str(), awaiting.targets_digest.as_str());
-    let run = client.approve_task(namespace, name, digests).await?;
-    print(&format!("task/{name} run {run} approved\n"))?;
+    client.approve_task(namespace, name, awaiting.run, digests).await?;
+    print(&format!("task/{name} run {} approved\n", awaiting.run))?;
     Ok(OK)
 }
 
@@ -69,7 +69,7 @@ fn summary(task: &str, awaiting: &AwaitingApproval) -> Text {
 /// Whether the person at the terminal approves.
 fn is_confirmed() -> Result<bool, Failure> {
     if !stdin().is_terminal() {
-        return Err(Failure::usage("standard input is no terminal, so nobody can be asked")
+        return Err(Failure::usage("standard input is not a terminal, so the question cannot be asked")
             .hint("Approve without being asked: --yes"));
     }
     note("Approve this? Type yes:");

@@ -9,11 +9,11 @@ use sentinel_protocol::ids::Epoch;
 use tokio::sync::Semaphore;
 
 use super::background::Background;
-use super::ceilings::{CeilingMetrics, CurrentCeilings};
+use super::ceiling_file::CurrentCeilings;
 use super::counters::Counters;
 use super::fleet::Fleet;
 use super::leadership::Leadership;
-use super::metrics::{ReconcileMetrics, RequesterMetrics};
+use super::metrics::{CeilingMetrics, ReconcileMetrics, RequesterMetrics};
 use super::run_store::RunStore;
 use super::task_cache::TaskCaches;
 use super::work_queue::MAX_CONCURRENT;

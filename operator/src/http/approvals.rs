@@ -8,7 +8,7 @@ use sentinel_audit::Record;
 use sentinel_audit::record::Approved;
 use sentinel_core::reconcile::ceiling::approval::{Approval, Unapproved, is_same};
 use sentinel_core::reconcile::trigger;
-use sentinel_protocol::ids::{RunNumber, SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::ids::{SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 use serde_json::json;
@@ -16,6 +16,7 @@ use serde_json::json;
 use super::answer::Answer;
 use super::api::Api;
 use super::error::{ApiError, Reason};
+use super::executions::RunText;
 use super::log_text::rfc3339;
 use super::request::{Query, Request};
 use super::tasks::{as_operator, asking, find, named, named_error};
@@ -30,12 +31,23 @@ pub(super) async fn approve(
     request: &Request,
 ) -> Result<Answer, ApiError> {
     let name = named(parts)?;
+    let run: RunText = required(query, "run", "the number that status.awaitingApproval.run has")?;
+    let run = run.0;
     let spec_hash: SpecHash =
         required(query, "specHash", "the digest that status.awaitingApproval.specHash has")?;
     let allowed = "the digest that status.awaitingApproval.targetsDigest has";
     let targets_digest: String = required(query, "targetsDigest", allowed)?;
     let task = find(api, &name).await?;
     let awaiting = awaited(&name, &task)?;
+    if awaiting.run != i64::from(run.0) {
+        return Err(changed(
+            &name,
+            "the Run that is due",
+            "run",
+            &run.to_string(),
+            &awaiting.run.to_string(),
+        ));
+    }
     if awaiting.spec_hash != spec_hash.as_str() {
         return Err(changed(&name, "what it runs", "specHash", spec_hash.as_str(), &awaiting.spec_hash));
     }
@@ -57,7 +69,6 @@ pub(super) async fn approve(
 
     let at = api.clock.now();
     let lasts = u64::try_from(awaiting.valid_for_seconds).unwrap_or_default().saturating_mul(1_000);
-    let run = RunNumber(u32::try_from(awaiting.run).unwrap_or_default());
     let given = Approval { approver, run, spec_hash, targets_digest, at, expires_at: at.plus(lasts) };
     let text = approval::write(&api.stamps, &task, &given).ok_or_else(|| {
         conflict("this operator has no key by which approvals are signed (--admission-listen)".to_owned())

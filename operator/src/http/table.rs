@@ -129,7 +129,7 @@ pub const ROUTES: &[Route] = &[
         Method::POST,
         "/api/v1/tasks/{namespace}/{name}/approve",
         Operation::ApproveTask,
-        &["specHash", "targetsDigest"],
+        &["run", "specHash", "targetsDigest"],
     ),
     route(Method::GET, "/api/v1/tasks/{namespace}/{name}/events", Operation::TaskEvents, &[]),
     route(Method::GET, "/api/v1/events", Operation::Events, &["namespace"]),

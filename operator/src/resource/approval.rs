@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_no_approval() {
+    fn a_stamp_does_not_count_as_an_approval() {
         let mut task = task("u");
         let who = approval().approver;
         stamps(7).stamp(None, &mut task, Some(&who), UnixMillis(1));

@@ -186,7 +186,7 @@ pub struct RunCeilingStatus {
     pub max_concurrent: Option<i64>,
 }
 
-/// A Run that begins once it is approved by somebody who is not behind it.
+/// A Run that begins once another person than those behind it approves it.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AwaitingApproval {

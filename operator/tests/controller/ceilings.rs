@@ -40,7 +40,7 @@ impl File {
         file
     }
 
-    /// As the kubelet does: whoever reads it sees the old one or the new one.
+    /// As the kubelet does: a reader sees the old one or the new one.
     fn write(&self, ceilings: &str) {
         let next = self.path.with_extension("next");
         let text = format!("apiVersion: sentinelnode.dev/v1alpha1\nkind: Ceilings\n{ceilings}\n");
@@ -252,7 +252,7 @@ fn with(task: &Task, text: &str) -> Task {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ceiling_of_a_run_holds_until_its_end_whoever_leads() {
+async fn the_ceiling_of_a_run_holds_until_its_end_under_every_leader() {
     let file = File::new(&one("maxConcurrency: 1"));
     let mut stage = file.stage(&["a", "b", "c"]);
     apply(&stage, "alice", HELLO).await;

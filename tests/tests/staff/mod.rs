@@ -1,4 +1,4 @@
-//! An operator whose webhook a real API server calls, and people whom that authenticates. A folder, so that it is no test of its own.
+//! An operator whose webhook a real API server calls, and people whom that authenticates. A folder, so that it is not a test of its own.
 #![allow(dead_code, unreachable_pub, reason = "shared by test files that each use a part")]
 
 use std::path::{Path, PathBuf};

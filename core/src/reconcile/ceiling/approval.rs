@@ -1,13 +1,34 @@
-//! An approval: somebody else has seen what a Run would run, and on which nodes, and lets it begin.
+//! An approval: another person has seen what a Run would run, and on which nodes, and lets it begin.
 //!
-//! It is for one Run of one Task, with one spec hash and one target list, and expires. Whoever is behind the Run cannot give
+//! It is for one Run of one Task, with one spec hash and one target list, and expires. Who is behind the Run cannot give
 //! it. Whether it is genuine, the adapter has checked: an approval that gets here was given through the operator.
 
-use sentinel_protocol::ids::{RunNumber, SpecHash};
+use sentinel_protocol::ids::{NodeName, RunNumber, SpecHash};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
-use super::Awaiting;
+/// What an approval is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaiting {
+    /// The Run that would begin.
+    pub run: RunNumber,
+    /// Digest of what it runs and where.
+    pub spec_hash: SpecHash,
+    /// Digest of its target list.
+    pub targets_digest: String,
+    /// The users who are behind it, the author first; none where that is unknown.
+    pub behind: Vec<String>,
+    /// Number of its targets.
+    pub targets: u32,
+    /// The first of them.
+    pub first_targets: Vec<NodeName>,
+    /// The ceiling.
+    pub ceiling: String,
+    /// How long an approval is valid, milliseconds.
+    pub valid_for_ms: u64,
+    /// Why it is needed, and what became of the last one; one sentence for people.
+    pub message: String,
+}
 
 /// Who is behind a Run that is due, and who has approved it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +63,7 @@ pub struct Approval {
 /// Why a Run is not approved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unapproved {
-    /// Nobody has approved it.
+    /// It has not been approved.
     NotYet,
     /// The approval is for another Run.
     OtherRun,
@@ -54,7 +75,7 @@ pub enum Unapproved {
     Expired,
     /// It is that of a person who is behind the Run.
     Own,
-    /// It is unknown who is behind the Run, so anybody may be.
+    /// It is unknown who is behind the Run, so any person may be.
     Unknown,
 }
 

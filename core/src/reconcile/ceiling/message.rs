@@ -1,9 +1,8 @@
 //! Ceilings in words.
 
-use sentinel_protocol::ids::NodeName;
+use sentinel_protocol::ids::{NodeName, TaskRef};
 
-use super::approval::{Consent, Unapproved};
-use super::{Awaiting, Wanted};
+use super::approval::{Awaiting, Consent, Unapproved};
 
 /// Names in a sentence.
 const NAMED: usize = 3;
@@ -35,13 +34,12 @@ pub(super) fn short(digest: &str) -> &str {
 
 /// What a Run that waits for an approval shows.
 pub(super) fn approval(
+    (task, targets): (&TaskRef, &[NodeName]),
     awaiting: &Awaiting,
-    wanted: &Wanted<'_>,
-    why: &[String],
-    unapproved: Unapproved,
+    consent: &Consent,
+    (why, unapproved): (&[String], Unapproved),
 ) -> String {
-    let targets: Vec<&NodeName> = wanted.targets.iter().collect();
-    let task = &wanted.plan.task;
+    let targets: Vec<&NodeName> = targets.iter().collect();
     format!(
         "run {} would run on {} ({}), which the ceiling {} allows only with an approval: {}; spec {}, targets {}; {}: \
          sentinel approve -n {} {}",
@@ -52,7 +50,7 @@ pub(super) fn approval(
         why.join(", "),
         short(awaiting.spec_hash.as_str()),
         short(&awaiting.targets_digest),
-        what_to_do(wanted.consent, &awaiting.behind, unapproved),
+        what_to_do(consent, &awaiting.behind, unapproved),
         task.namespace,
         task.name,
     )
@@ -61,7 +59,7 @@ pub(super) fn approval(
 fn what_to_do(consent: &Consent, behind: &[String], unapproved: Unapproved) -> String {
     let before = match (unapproved, consent.approval.as_ref().map(|last| last.approver.user.as_str())) {
         (Unapproved::Unknown, _) => {
-            return "it is unknown who asked for it, so an approval by another person cannot be told from their own; apply the \
+            return "it is unknown who asked for it, so an approval by another person cannot be distinguished from their own; apply the \
                     Task again while the operator's webhook is up, and then approve"
                 .to_owned();
         }
