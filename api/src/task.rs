@@ -102,6 +102,8 @@ pub struct RunStatus {
     pub requested_by: Option<RequestedBy>,
     /// Who cancelled it, where that is known.
     pub cancelled_by: Option<Person>,
+    /// Who approved it, if that was needed.
+    pub approved_by: Option<Person>,
     /// Its targets by state.
     pub counts: Counts,
     /// Finished targets out of total.
@@ -222,6 +224,13 @@ impl Task {
     /// Why nothing was run, if an earlier Task of this name has run the same.
     pub fn already_executed(&self) -> Option<&Condition> {
         self.condition("Ready").filter(|condition| condition.reason == "AlreadyExecuted")
+    }
+
+    /// Why the Run that is due does not begin, if its ceiling holds it for now.
+    pub fn held(&self) -> Option<&str> {
+        let ready = self.condition("Ready")?;
+        let holds = ["AwaitingApproval", "CeilingsUnreadable"].contains(&ready.reason.as_str());
+        holds.then_some(ready.message.as_str())
     }
 
     /// The command, or the text of the script, on one line.

@@ -7,7 +7,7 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{
     EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RootFilesystem, RunRequest, Sandbox,
 };
-use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::text::{Message, Name};
 use sentinel_protocol::time::UnixMillis;
@@ -81,6 +81,8 @@ pub enum Record {
     },
     /// By the operator: a Run began, or was taken over from another operator.
     RunBegan(Box<RunBegan>),
+    /// By the operator: a person approved a Run, which has not begun yet.
+    Approved(Box<Approved>),
     /// By the operator: a `Start` was handed to the Session of its node.
     Dispatched {
         /// Which Attempt.
@@ -165,6 +167,7 @@ impl Record {
             Self::SpecRejected { .. } => "SpecRejected",
             Self::RunBegan(_) => "RunBegan",
             Self::Dispatched { .. } => "Dispatched",
+            Self::Approved(_) => "Approved",
             Self::CancelSent { .. } => "CancelSent",
             Self::NodeRefused { .. } => "NodeRefused",
             Self::AttemptEnded { .. } => "AttemptEnded",
@@ -222,6 +225,9 @@ pub struct RunBegan {
     /// Who asked for it; missing where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<RequestedBy>,
+    /// Who approved it; missing where no approval was needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<Requester>,
     /// What is to be run; missing for a Run that was taken over after its spec had changed: nothing more of it is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
@@ -232,6 +238,26 @@ pub struct RunBegan {
     pub targets: u64,
     /// SHA-256 of their names in the order of the target list, each followed by a newline.
     pub targets_sha256: Sha256Hex,
+}
+
+/// An approval of a Run that is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approved {
+    /// The Task.
+    pub task: TaskRef,
+    /// Its uid.
+    pub uid: TaskUid,
+    /// Which Run.
+    pub run: RunNumber,
+    /// Who approved it.
+    pub by: Requester,
+    /// Hash of its spec.
+    pub spec_hash: SpecHash,
+    /// SHA-256 of its target list, as [`RunBegan::targets_sha256`].
+    pub targets_sha256: Name,
+    /// From when on it does not count, by the operator's clock.
+    pub expires_at: UnixMillis,
 }
 
 /// The digest of a target list, as [`RunBegan::targets_sha256`] has it.

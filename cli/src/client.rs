@@ -169,6 +169,8 @@ fn role(message: &str) -> Option<String> {
     let writes = ["cannot create", "cannot update", "cannot patch", "cannot delete"];
     let role = if message.contains("tasks/log") {
         Role::LogReader
+    } else if message.contains("tasks/approve") {
+        Role::TaskApprover
     } else if writes.iter().any(|write| message.contains(write)) {
         Role::TaskRunner
     } else {

@@ -9,8 +9,10 @@ pub(crate) enum Role {
     TaskViewer,
     /// Output.
     LogReader,
-    /// Everything but output.
+    /// Everything but output, and approvals.
     TaskRunner,
+    /// Approving Runs of others.
+    TaskApprover,
 }
 
 impl Role {
@@ -20,6 +22,7 @@ impl Role {
             Self::TaskViewer => "-task-viewer",
             Self::LogReader => "-log-reader",
             Self::TaskRunner => "-task-runner",
+            Self::TaskApprover => "-task-approver",
         }
     }
 

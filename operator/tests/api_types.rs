@@ -30,7 +30,7 @@ fn full() -> Value {
                 "counts": {"waiting": 1, "running": 2, "succeeded": 3, "failed": 4, "unreachable": 5},
                 "targetCount": 2, "targetSlices": 0,
                 "requestedBy": {"author": {"user": "alice"}, "rerun": {"user": "bob"}, "unknown": "Signature"},
-                "cancelledBy": {"user": "carol"},
+                "cancelledBy": {"user": "carol"}, "approvedBy": {"user": "dave"},
             },
             "nodes": [{
                 "node": "a", "state": "Failed", "attempt": 2, "message": "exited with code 3", "exitCode": 3,

@@ -86,6 +86,7 @@ function Known({ task }) {
   ]);
   const total = isLatest ? latest?.targetCount ?? items?.length ?? 0 : items?.length ?? sum(run?.counts);
   const rejected = conditions.find((one) => one.type === "Accepted" && one.status === "False");
+  const held = conditions.find((one) => one.type === "Ready" && ["AwaitingApproval", "CeilingsUnreadable"].includes(one.reason));
   const archived = conditions.find((one) => one.type === "Archived" && one.status === "False");
   return html`<main id="main" tabindex="-1" class=${connection.value.lost ? "aging" : ""}>
     <div class="head">
@@ -100,6 +101,7 @@ function Known({ task }) {
         <p class="sr" aria-live="polite">${spoken(done, total, problems.length)}</p></div>`}
     </div>
     ${rejected && html`<${Note} tone="bad" icon="failed">${rejected.message} Nothing of this edit runs.</${Note}>`}
+    ${held && html`<${Note} tone="late" icon="paused">${held.message}.</${Note}>`}
     ${archived && html`<${Note} tone="late">Results and output wait on the nodes and are archived when History is back. <span class="faint">${archived.message}</span></${Note}>`}
     ${query.uid && html`<${Note} tone="off" icon="paused">This is the Task with the uid ${query.uid}.</${Note}>`}
     ${executions.data?.partial && html`<${Note} tone="late">Some nodes may be missing: ${executions.data.partial}</${Note}>`}
@@ -163,6 +165,7 @@ function withoutRun(task) {
   const ready = task.status?.conditions?.find((one) => one.type === "Ready");
   if (ready?.reason === "WaitingForHistory") return `${ready.message}.`;
   if (ready?.reason === "AlreadyExecuted") return html`Nothing is run: ${ready.message}. <a class="link" href=${`history?task=${encodeURIComponent(task.metadata.name)}`}>Its earlier Runs are in History.</a>`;
+  if (["CeilingExceeded", "AwaitingApproval", "CeilingsUnreadable"].includes(ready?.reason ?? "")) return `${ready?.message}.`;
   return task.status?.phase === "Suspended" ? "It is suspended: nothing is started." : "No Run has begun.";
 }
 
@@ -209,6 +212,8 @@ function RunFacts({ task, run, isLatest }) {
   return html`<${Facts} facts=${[
     ["Started", run && !Number.isNaN(started) ? html`<span title=${full(started)}>${when(started, now.value)}${run.trigger ? `, ${lower(spaced(run.trigger))}` : ""}</span>` : ""],
     ["Requested by", run && isLatest ? html`<span class="cut-text" title=${requesterTitle(run.requestedBy)}>${requestedBy(run.requestedBy)}</span>` : ""],
+    ["Approved by", run?.approvedBy?.user ?? ""],
+    ["Ceiling", run?.ceiling ? `${run.ceiling.name}${run.ceiling.maxConcurrent ? `, at most ${run.ceiling.maxConcurrent} at once` : ""}` : ""],
     ["Cancelled by", run?.cancelledBy?.user ?? (run?.stopping === "Cancelled" ? "unknown" : "")],
     ["Ended", run?.finishedAt ? html`<span title=${full(at(run.finishedAt))}>${when(at(run.finishedAt), now.value)}, ${ago(now.value - at(run.finishedAt))}</span>` : ""],
     ["Targets", html`<span class="tag cut-text">${targetsText(task)}</span>`],

@@ -6,7 +6,8 @@
 /** @typedef {{number: number, trigger?: string, verdict?: string | null, startedAt?: string | null, finishedAt?: string | null, counts?: Counts}} RunStatus */
 /** @typedef {{user: string, uid?: string | null, groups?: string[]}} Person */
 /** @typedef {{author?: Person | null, rerun?: Person | null, unknown?: string | null}} RequestedBy */
-/** @typedef {RunStatus & {targetCount?: number, specHash?: string, stopping?: string | null, requestedBy?: RequestedBy | null, cancelledBy?: Person | null}} LatestRun */
+/** @typedef {{run: number, targetCount: number, firstTargets?: string[], ceiling: string, requestedBy?: string[]}} AwaitingApproval */
+/** @typedef {RunStatus & {targetCount?: number, specHash?: string, stopping?: string | null, requestedBy?: RequestedBy | null, cancelledBy?: Person | null, approvedBy?: Person | null, ceiling?: {name: string, maxConcurrent?: number | null} | null}} LatestRun */
 
 /**
  * @typedef {object} Task
@@ -14,7 +15,7 @@
  * @property {string} kind
  * @property {{name: string, namespace: string, uid: string, resourceVersion?: string, generation?: number, creationTimestamp?: string, annotations?: Record<string, string>, labels?: Record<string, string>}} metadata
  * @property {Record<string, any>} spec
- * @property {{phase?: string | null, conditions?: Condition[], run?: LatestRun | null, recentRuns?: RunStatus[], observedGeneration?: number}} [status]
+ * @property {{phase?: string | null, conditions?: Condition[], run?: LatestRun | null, awaitingApproval?: AwaitingApproval | null, recentRuns?: RunStatus[], observedGeneration?: number}} [status]
  */
 
 /** @typedef {{bytes: number, dropped: number, sha256: string}} StreamDetails */
@@ -78,6 +79,7 @@
  * @property {string | null} [reason]
  * @property {RequestedBy | null} [requestedBy]
  * @property {Person | null} [cancelledBy]
+ * @property {Person | null} [approvedBy]
  * @property {string | null} [startedAt]
  * @property {string | null} [finishedAt]
  */

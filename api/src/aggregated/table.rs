@@ -118,6 +118,11 @@ pub const ROWS: &[Row] = &[
         "/tasks/{name}/rerun",
         &[ops("tasks", Some("rerun"), "create")],
     ),
+    post(
+        "/api/v1/tasks/{namespace}/{name}/approve",
+        "/tasks/{name}/approve",
+        &[ops("tasks", Some("approve"), "create")],
+    ),
     watch("/api/v1/tasks/{namespace}/{name}/events", Scope::Namespace),
     watch("/api/v1/events", Scope::Either),
     get("/api/v1/runs", Scope::Either, "/runs", &[ops("runs", None, "list")]),

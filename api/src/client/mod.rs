@@ -230,6 +230,26 @@ impl Client {
         self.read::<Accepted>("the rerun", &reply.value).map(|accepted| accepted.token)
     }
 
+    /// Approves the Run of a Task that is due, by the number and the digests that its status shows.
+    ///
+    /// # Errors
+    /// As [`Self::task`]; reason `Conflict` when it waits for no approval, or for one of something else, `Forbidden` when the
+    /// caller is behind the Run.
+    pub async fn approve_task(
+        &self,
+        namespace: &str,
+        name: &str,
+        run: i64,
+        (spec_hash, targets_digest): (&str, &str),
+    ) -> Result<(), ClientError> {
+        let mut query = Query::default();
+        query.add("run", run);
+        query.add("specHash", spec_hash);
+        query.add("targetsDigest", targets_digest);
+        let path = query.of(&format!("{}/approve", path::task(namespace, name)));
+        self.call(Method::POST, &path, None).await.map(|_| ())
+    }
+
     /// Every node.
     ///
     /// # Errors

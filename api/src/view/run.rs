@@ -42,6 +42,9 @@ pub struct RunView {
     /// Who cancelled it; absent if it was not cancelled, or when that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<RequesterView>,
+    /// Who approved it; absent if it needed no approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<RequesterView>,
     /// Number of its targets.
     pub targets: u32,
     /// Number of finished targets, by Outcome.

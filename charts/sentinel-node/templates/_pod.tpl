@@ -55,6 +55,9 @@ envFrom:
 {{- if .Values.aggregatedApi.enabled }}
 - --aggregated-listen={{ $any }}:7982
 {{- end }}
+{{- if include "sentinel.ceilingsMap" . }}
+- --ceilings-file=/etc/sentinel/ceilings/ceilings.yaml
+{{- end }}
 {{- if .Values.admission.enabled }}
 - --admission-listen={{ $any }}:7983
 - --admission-secret={{ $full }}-admission

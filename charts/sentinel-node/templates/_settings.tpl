@@ -122,3 +122,10 @@ Without rights to make ClusterRoles, the installer may not list the Deployments 
 {{- define "sentinel.persistentClaim" -}}
 {{- default (printf "%s-history" (include "sentinel.fullname" .)) .Values.storage.embedded.persistence.existingClaim -}}
 {{- end -}}
+
+{{/* The ConfigMap with the ceilings; empty where there are none. */}}
+{{- define "sentinel.ceilingsMap" -}}
+{{- if and .Values.operator.enabled .Values.ceilings.enabled -}}
+{{- default (printf "%s-ceilings" (include "sentinel.fullname" .)) .Values.ceilings.configMap -}}
+{{- end -}}
+{{- end }}

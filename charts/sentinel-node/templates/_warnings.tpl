@@ -47,6 +47,9 @@
 {{- $warnings = append $warnings (printf "monitoring.metricsReaders is empty: bind the ServiceAccount of Prometheus to the ClusterRole %s-metrics-reader, or its scrapes are refused." (include "sentinel.fullname" .)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.ceilings.enabled (not .Values.admission.enabled) -}}
+{{- $warnings = append $warnings "ceilings.enabled without admission.enabled: it is unknown who asks for a Task, so no Run that needs an approval can get one." -}}
+{{- end -}}
 {{- if or .Values.rbac.aggregate.taskRunnerToEdit .Values.rbac.aggregate.taskRunnerToAdmin -}}
 {{- $warnings = append $warnings "rbac.aggregate.taskRunner*: everyone with edit or admin in any namespace can run commands on all nodes." -}}
 {{- end -}}

@@ -46,6 +46,10 @@ pub(crate) struct DevArgs {
     #[arg(long, env = "SENTINEL_POLICY_FILE", value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 
+    /// How far the Tasks of each namespace may reach, read again when it changes; see `sentinel ceilings`.
+    #[arg(long, env = "SENTINEL_CEILINGS_FILE", value_name = "FILE")]
+    pub(crate) ceilings: Option<PathBuf>,
+
     /// Directory for all state; by default a temporary one, which is removed at exit.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,

@@ -3,6 +3,7 @@
 //! The arguments of each verb are in a file of their own; [`values`] parses durations and times.
 
 mod audit;
+mod ceilings;
 mod check;
 mod dev;
 mod get;
@@ -22,6 +23,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub(crate) use audit::{AuditArgs, AuditHeadsArgs, AuditVerb, AuditVerifyArgs};
+pub(crate) use ceilings::{ApproveArgs, CeilingsArgs, CeilingsVerb};
 pub(crate) use check::{AgentProfile, CheckArgs, CheckFormat, ReportArgs};
 pub(crate) use dev::DevArgs;
 pub(crate) use get::{ExecutionsArgs, GetArgs, NodesArgs, Noun, StateFilter};
@@ -245,12 +247,16 @@ pub(crate) enum Verb {
     Cancel(CancelArgs),
     /// Run a Task again, unchanged.
     Rerun(RerunArgs),
+    /// Approve a Run of another person that its ceiling allows only then.
+    Approve(ApproveArgs),
     /// Delete Tasks; their Runs are cancelled.
     Delete(DeleteArgs),
     /// Open the web page in a browser, signed in.
     Ui(UiArgs),
     /// Check the policy of a node, and what it decides about a Task.
     Policy(PolicyArgs),
+    /// Check the ceilings of Tasks.
+    Ceilings(CeilingsArgs),
     /// Sign Tasks with an SSH key, for nodes whose policy asks for that.
     Sign(SignArgs),
     /// Check a cluster before installation, or an installation, with what to do about each problem.

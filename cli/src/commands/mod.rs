@@ -2,8 +2,10 @@
 //! return their future behind a pointer: without, all of them are one function to the compiler, which keeps one processor busy.
 
 mod apply;
+mod approve;
 mod audit;
 mod cancel;
+mod ceilings;
 mod check;
 mod completion;
 mod delete;
@@ -49,6 +51,7 @@ pub(crate) async fn execute(cli: Cli) -> ExitResult {
         Verb::Sign(args) => return sign::execute(&args, place.local_namespace()),
         Verb::Policy(args) => return policy::execute(&args, place.local_namespace()),
         Verb::Audit(AuditArgs { verb: AuditVerb::Verify(args) }) => return audit::verify(&args),
+        Verb::Ceilings(args) => return ceilings::execute(&args),
         verb => verb,
     };
     let force = matches!(&verb, Verb::Apply(args) if args.force_conflicts);
@@ -76,6 +79,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         Verb::Wait(args) => wait::execute(client, namespace, &args).await,
         Verb::Cancel(args) => cancel::execute(client, namespace, &args).await,
         Verb::Rerun(args) => rerun::execute(client, namespace, &args).await,
+        Verb::Approve(args) => approve::execute(client, namespace, &args).await,
         Verb::Delete(args) => delete::execute(client, namespace, &args).await,
         Verb::Ui(args) => ui::execute(connection, &args).await,
         Verb::Audit(AuditArgs { verb: AuditVerb::Heads(args) }) => audit::heads(client, &args).await,
@@ -85,6 +89,7 @@ async fn with_server(verb: Verb, connection: &Connection) -> ExitResult {
         | Verb::Version
         | Verb::Check(_)
         | Verb::Policy(_)
+        | Verb::Ceilings(_)
         | Verb::Sign(_)
         | Verb::Report(_)
         | Verb::Audit(AuditArgs { verb: AuditVerb::Verify(_) }) => {

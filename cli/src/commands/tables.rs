@@ -73,7 +73,7 @@ pub(super) fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
         headers.insert(0, "NAMESPACE");
     }
     if wide {
-        headers.extend(["REQUESTED BY", "CANCELLED BY", "OUTCOMES", "COMMAND", "REASON"]);
+        headers.extend(["REQUESTED BY", "APPROVED BY", "CANCELLED BY", "OUTCOMES", "COMMAND", "REASON"]);
     }
     let mut table = Table::new(&headers);
     for item in items {
@@ -100,6 +100,7 @@ pub(super) fn runs(items: &[Value], wide: bool, with_namespace: bool) -> Table {
             let counts: Vec<String> = outcomes.iter().map(|(name, n)| format!("{name}={n}")).collect();
             row.extend([
                 Cell::new(requested_by(item)).truncated(60),
+                Cell::new(item["approvedBy"]["user"].as_str().unwrap_or("")).truncated(40),
                 Cell::new(item["cancelledBy"]["user"].as_str().unwrap_or("")).truncated(40),
                 Cell::new(counts.join(",")),
                 Cell::new(text("command")).truncated(60),

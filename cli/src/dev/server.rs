@@ -9,6 +9,7 @@ use sentinel_operator::audit::{Audit, AuditOptions};
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
 use sentinel_operator::config::any_loopback_port;
+use sentinel_operator::controller::CurrentCeilings;
 use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::http::BasePath;
@@ -47,6 +48,9 @@ pub(super) async fn start(
     clock: Clock,
 ) -> Result<(Operator, Endpoint, Audit), Failure> {
     let metrics = Registry::new();
+    let ceilings = args.ceilings.clone().map(CurrentCeilings::of_file).transpose();
+    let ceilings =
+        ceilings.map_err(|error| Failure::usage(format!("--ceilings: {error}")))?.unwrap_or_default();
     let audit = audit(state, &clock, &metrics)?;
     let (api, endpoint) = bind_api(args, &metrics).await?;
     let file = state.path().join("history.db");
@@ -66,6 +70,7 @@ pub(super) async fn start(
         metrics,
         traces: Traces::off(),
         audit: audit.clone(),
+        ceilings,
     };
     let options = Options {
         gateway: any_loopback_port(),

@@ -51,6 +51,8 @@ pub(super) struct NodeLogs {
     started: bool,
     /// Nodes on which the command has not started.
     waiting: Waiting,
+    /// Why the Run does not begin, as it was reported.
+    held: Option<String>,
     /// Whether it was asked if the output may be read.
     is_probed: bool,
     /// Whether the output may not be read, which is reported once.
@@ -67,6 +69,7 @@ impl NodeLogs {
             open: BTreeMap::new(),
             started: false,
             waiting: Waiting::default(),
+            held: None,
             is_probed: false,
             is_refused: false,
         }
@@ -126,6 +129,22 @@ impl NodeLogs {
             };
             note(text.append(names(&nodes)).plain(format!(": waiting: {message}")));
         }
+        Ok(())
+    }
+
+    /// Reports that the Run waits for an approval, or for its ceiling to be readable, if that is new.
+    pub(super) fn report_held(&mut self, task: &Task) -> Result<(), Failure> {
+        let held = task.held().map(str::to_owned);
+        if held == self.held {
+            return Ok(());
+        }
+        self.held.clone_from(&held);
+        let Some(message) = held else { return Ok(()) };
+        if self.request.options.format == StreamFormat::Json {
+            return print_json_line(&json!({"type": "waiting", "nodes": [], "message": message}))
+                .map_err(|error| Failure::stdout(&error));
+        }
+        note(Text::message().plain(task.full_name()).plain(": waiting: ").single_line(&message));
         Ok(())
     }
 

@@ -131,7 +131,13 @@ async fn observe(
     {
         return without_run(FollowEnd::AlreadyExecuted);
     }
-    let Some(number) = selected(&request.run, task) else { return Ok(None) };
+    logs.report_held(task)?;
+    let number = selected(&request.run, task);
+    // A rerun that nothing will begin before the Task, its nodes or its ceiling change.
+    if number.is_none() && matches!(task.standing(), Standing::Invalid(_)) {
+        return without_run(FollowEnd::Invalid);
+    }
+    let Some(number) = number else { return Ok(None) };
     let Some(run) = task.status.run.clone() else { return Ok(None) };
     if run.number > number {
         return without_run(FollowEnd::Superseded);

@@ -77,6 +77,12 @@ pub enum TaskState<'a> {
     /// A Run is due, and History has not answered whether an earlier Task has run the same; or it does not have the end of
     /// this Task's last Run yet.
     AwaitingHistory(Option<&'a RunState>),
+    /// A Run is due, and beyond the ceiling of its namespace: why, and what to do.
+    BeyondCeiling(&'a str),
+    /// A Run is due, and waits for an approval: of what, and how it is given.
+    AwaitingApproval(&'a str),
+    /// A Run is due, and whether it may begin is not known: why.
+    CeilingUnknown(&'a str),
     /// An earlier Task of this name has run the same: nothing is run.
     AlreadyExecuted(&'a EarlierRun),
     /// The Task is being deleted.
@@ -122,8 +128,22 @@ const BEHIND: &str = "spec.onRecreate is OncePerSpec, so it begins once History 
 const HELD: &str = "spec.onRecreate is OncePerSpec, so the Task is deleted once History has its runs. If History stays \
     unavailable, repair it, or annotate the Task with sentinelnode.dev/abandon=true to delete it without";
 
+/// The reason of conditions of a Task that is beyond the ceiling of its namespace.
+pub const CEILING_EXCEEDED: &str = "CeilingExceeded";
+
+/// The same of one that waits for an approval.
+pub const AWAITING_APPROVAL: &str = "AwaitingApproval";
+
+/// The same while the ceilings cannot be read.
+pub const CEILINGS_UNREADABLE: &str = "CeilingsUnreadable";
+
 /// The phase for people, and the conditions.
 pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
+    if let TaskState::BeyondCeiling(message) = state {
+        let (phase, mut conditions) = refused(CEILING_EXCEEDED, message);
+        conditions.push(archived(archive));
+        return (phase, conditions);
+    }
     let mut conditions =
         vec![condition(kind::ACCEPTED, ConditionStatus::True, "Valid", "the spec can be run")];
     let phase = match state {
@@ -171,6 +191,22 @@ pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Co
             conditions.push(condition(kind::READY, ConditionStatus::Unknown, WAITING, &message));
             "Pending"
         }
+        TaskState::AwaitingApproval(message) => {
+            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, AWAITING_APPROVAL, message));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, AWAITING_APPROVAL, message));
+            conditions.push(condition(kind::SUSPENDED, ConditionStatus::True, AWAITING_APPROVAL, message));
+            "Suspended"
+        }
+        TaskState::CeilingUnknown(message) | TaskState::BeyondCeiling(message) => {
+            conditions.push(condition(
+                kind::RECONCILING,
+                ConditionStatus::True,
+                CEILINGS_UNREADABLE,
+                message,
+            ));
+            conditions.push(condition(kind::READY, ConditionStatus::Unknown, CEILINGS_UNREADABLE, message));
+            "Pending"
+        }
         TaskState::AlreadyExecuted(earlier) => already_executed(earlier, &mut conditions),
         TaskState::Finished(run) => finished(run, &mut conditions),
     };
@@ -180,10 +216,14 @@ pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Co
 
 /// Phase and conditions of a Task with an invalid spec. Without `Stalled` kstatus would wait forever.
 pub fn rejected(message: &str) -> (&'static str, Vec<Condition>) {
+    refused("InvalidSpec", message)
+}
+
+fn refused(reason: &'static str, message: &str) -> (&'static str, Vec<Condition>) {
     let conditions = vec![
-        condition(kind::ACCEPTED, ConditionStatus::False, "InvalidSpec", message),
-        condition(kind::STALLED, ConditionStatus::True, "InvalidSpec", message),
-        condition(kind::READY, ConditionStatus::False, "InvalidSpec", message),
+        condition(kind::ACCEPTED, ConditionStatus::False, reason, message),
+        condition(kind::STALLED, ConditionStatus::True, reason, message),
+        condition(kind::READY, ConditionStatus::False, reason, message),
     ];
     ("Rejected", conditions)
 }

@@ -20,12 +20,14 @@ use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
-use super::action::{Action, Level, Notice};
+use super::action::Action;
 use super::archived::{archive_after, archive_of, history_had_all};
+use super::ceiling::{self, Judgement, Wanted};
 use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};
 use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
 use super::execution::{AttemptPhase, AttemptState, Execution};
 use super::ledger::{Origin, RunLedger, RunStage};
+use super::notices::{run_ended, run_started};
 use super::recreation;
 use super::rollout::{self, AgentFacts, HistoryLookup, NodeObject, RolloutContext, Step, earlier};
 use super::run::{self, Counts, RunState, RunSummary, Stopping, Trigger, Verdict};
@@ -65,7 +67,51 @@ fn begin(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -
     let last = observed.recorded.run.as_ref();
     match last.and_then(|last| archive_deadline(plan, observed, last, now)) {
         Some(until) => await_archive(plan, observed, until, now),
-        None => start_run(plan, observed, trigger, now),
+        None => begin_within_ceiling(plan, observed, trigger, now),
+    }
+}
+
+/// A Run is due and nothing else holds it: begins it, if it is within the ceiling of its namespace, and approved where it
+/// must be. Judged by the target list that the Run gets, in the same decision.
+fn begin_within_ceiling(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -> Decision {
+    let targets = targets::choose(&plan.targets, observed.nodes);
+    let last = observed.recorded.run.as_ref();
+    let number = last.map_or(observed.highest_run, |run| run.number.max(observed.highest_run)).next();
+    let wanted = Wanted {
+        plan,
+        run: number,
+        targets: &targets,
+        nodes: observed.nodes,
+        consent: observed.consent,
+        by_annotation: trigger::is_by_annotation(trigger, observed.recorded, observed.requests),
+        at: now.wall,
+    };
+    let held = |doing| hold(observed, idle(plan, observed, now), doing, None);
+    match ceiling::judge(observed.ceilings, &wanted) {
+        Judgement::Within { ceiling, approved_by } => {
+            let run = RunState {
+                number,
+                trigger,
+                spec_hash: plan.spec_hash.clone(),
+                rerun_token: plan.rerun_token.clone(),
+                started_at: now.wall,
+                finished_at: None,
+                verdict: None,
+                stopping: None,
+                targets: 0,
+                counts: Counts::default(),
+                ceiling,
+                approved_by,
+            };
+            start_run(plan, observed, run, targets, now)
+        }
+        Judgement::Exceeded(_, message) => held(TaskState::BeyondCeiling(&message)),
+        Judgement::Unknown(message) => held(TaskState::CeilingUnknown(&message)),
+        Judgement::NeedsApproval(awaiting) => {
+            let mut decision = held(TaskState::AwaitingApproval(&awaiting.message));
+            decision.status.awaiting = Some(awaiting);
+            decision
+        }
     }
 }
 
@@ -104,30 +150,29 @@ fn await_archive(plan: &TaskPlan, observed: &Observed<'_>, until: Monotonic, now
         Some(run) => TaskState::Due(run),
         None => TaskState::HeldBack,
     };
-    let archive = archive_of(observed, run.is_some());
-    let status = Status::of(doing, archive, idle.status.recorded.clone(), idle.status.nodes.clone());
+    hold(observed, idle, doing, Some(until))
+}
+
+/// A Run is due and must not begin yet: what is left to do of the last one is done, and the Task shows what it waits for.
+fn hold(observed: &Observed<'_>, idle: Decision, doing: TaskState<'_>, until: Option<Monotonic>) -> Decision {
+    let archive = archive_of(observed, idle.status.recorded.run.is_some());
+    let status = Status::of(doing, archive, idle.status.recorded, idle.status.nodes);
     let actions = idle.actions.into_iter().filter(|action| *action != Action::DeleteTask).collect();
-    Decision { status, actions, write: Write::Now, wake_at: earlier(idle.wake_at, Some(until)), ..idle }
+    let wake_at = earlier(idle.wake_at, until);
+    Decision { status, freeze: None, write: Write::Now, actions, wake_at }
 }
 
 /// Starts a Run: its number and its target list become durable before anything is dispatched.
-fn start_run(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigger, now: Now) -> Decision {
-    let targets = targets::choose(&plan.targets, observed.nodes);
-    let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+fn start_run(
+    plan: &TaskPlan,
+    observed: &Observed<'_>,
+    mut run: RunState,
+    targets: Vec<NodeName>,
+    now: Now,
+) -> Decision {
+    run.targets = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+    run.counts.waiting = run.targets;
     let last = observed.recorded.run.as_ref();
-    let number = last.map_or(observed.highest_run, |run| run.number.max(observed.highest_run)).next();
-    let mut run = RunState {
-        number,
-        trigger,
-        spec_hash: plan.spec_hash.clone(),
-        rerun_token: plan.rerun_token.clone(),
-        started_at: now.wall,
-        finished_at: None,
-        verdict: None,
-        stopping: None,
-        targets: count,
-        counts: Counts { waiting: count, ..Counts::default() },
-    };
     let mut notices = vec![run_started(&run)];
     if targets.is_empty() {
         run.finished_at = Some(now.wall);
@@ -165,6 +210,7 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
         ledger: observed.ledger,
         stopping,
         ends_by: ends_by(plan, run, now),
+        ceiling: run.ceiling.as_ref().and_then(|ceiling| ceiling.max_concurrent),
         history: observed.history,
         leading_since: observed.leading_since,
         now: now.monotonic,
@@ -286,6 +332,7 @@ fn conclude_inherited(plan: &TaskPlan, observed: &Observed<'_>, last: &RunState,
         // What still runs may finish; its result then corrects the record.
         stopping: last.stopping.or(Some(Stopping::SupersededFinish)),
         ends_by: None,
+        ceiling: None,
         history: observed.history,
         leading_since: observed.leading_since,
         now: now.monotonic,
@@ -451,30 +498,5 @@ fn suspended() -> Condition {
         status: ConditionStatus::True,
         reason: "Suspended",
         message: "spec.suspend is true; nothing is started".to_owned(),
-    }
-}
-
-fn run_started(run: &RunState) -> Notice {
-    Notice {
-        reason: "RunStarted",
-        note: format!("run {} started on {} ({})", run.number, nodes(run.targets), run.trigger.as_str()),
-        level: Level::Normal,
-    }
-}
-
-fn nodes(count: u32) -> String {
-    format!("{count} {}", if count == 1 { "node" } else { "nodes" })
-}
-
-fn run_ended(run: &RunState) -> Notice {
-    let complete = run.verdict == Some(Verdict::Complete);
-    Notice {
-        reason: if complete { "RunComplete" } else { "RunFailed" },
-        note: if run.targets == 0 {
-            format!("run {}: no node matches spec.targets, so nothing was run", run.number)
-        } else {
-            conditions::progress_message(run)
-        },
-        level: if complete { Level::Normal } else { Level::Warning },
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use sentinel_protocol::ids::{NodeName, RunNumber};
 
 use super::action::Action;
+use super::ceiling::approval::Consent;
+use super::ceiling::{Awaiting, Ceilings};
 use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState, kind};
 use super::ledger::RunLedger;
 use super::rollout::{AgentFacts, HistoryLookup};
@@ -30,6 +32,10 @@ pub struct Observed<'a> {
     pub earlier: &'a Earlier,
     /// Whether History is up to date.
     pub archive: Archive,
+    /// How far a Run may reach.
+    pub ceilings: &'a Ceilings,
+    /// Who is behind a Run that is due, and who has approved it.
+    pub consent: &'a Consent,
     /// All Nodes.
     pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
     /// What is known of each node's agent.
@@ -119,6 +125,8 @@ pub struct Status {
     pub conditions: Vec<Condition>,
     /// The current or last Run, earlier ones, and handled requests.
     pub recorded: Recorded,
+    /// What a Run that is due waits for.
+    pub awaiting: Option<Box<Awaiting>>,
     /// At most 100 nodes, failures first; `None` leaves the list unchanged.
     pub nodes: Option<Vec<NodeStatus>>,
 }
@@ -132,7 +140,7 @@ impl Status {
         nodes: Option<Vec<NodeStatus>>,
     ) -> Self {
         let (phase, conditions) = conditions::describe(state, archive);
-        Self { phase, conditions, recorded, nodes }
+        Self { phase, conditions, recorded, awaiting: None, nodes }
     }
 
     /// Its `Archived` condition.

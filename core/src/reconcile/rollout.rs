@@ -156,7 +156,9 @@ impl Blocker {
             Self::Agent => "no agent of this node is connected",
             Self::Node => "the node is not in the cluster, and no agent of it is connected",
             Self::OtherCommand => "another command of this Task still runs on the node",
-            Self::Slots => "as many nodes as spec.rollout.maxConcurrent allows were under way",
+            Self::Slots => {
+                "as many nodes as spec.rollout.maxConcurrent, and the ceiling of the Run, allow were under way"
+            }
             Self::History => "History has not answered what an earlier operator had started",
             Self::Room => {
                 return execution.and_then(Execution::declined).map(|declined| declined.refusal.to_string());
@@ -178,6 +180,8 @@ pub struct RolloutContext<'a> {
     pub stopping: Option<Stopping>,
     /// When the whole Run must have ended, by `timeouts.total`; `None` is never.
     pub ends_by: Option<Monotonic>,
+    /// The most targets that are active at once by the ceiling of the Run, whatever the Task asks for.
+    pub ceiling: Option<u32>,
     /// Whether History has answered.
     pub history: HistoryLookup,
     /// When this operator became the leader; it received nothing before.
@@ -187,6 +191,12 @@ pub struct RolloutContext<'a> {
 }
 
 impl RolloutContext<'_> {
+    /// Targets that are active at once, at most.
+    fn max_concurrent(&self, targets: usize) -> usize {
+        let asked = self.plan.max_concurrent.of(targets);
+        self.ceiling.map_or(asked, |most| asked.min(most as usize))
+    }
+
     /// Whether `timeouts.total` has passed: nothing more is started, and agents end what runs by their own clock.
     fn is_out_of_time(&self) -> bool {
         self.ends_by.is_some_and(|ends_by| self.now >= ends_by)
@@ -238,7 +248,7 @@ pub fn decide_targets<'a>(
     let none = Execution::default();
     let executions = || context.ledger.executions_of(targets);
     let under_way = executions().filter(|(_, known)| known.is_some_and(Execution::is_active)).count();
-    let mut slots = context.plan.max_concurrent.of(targets.len()).saturating_sub(under_way);
+    let mut slots = context.max_concurrent(targets.len()).saturating_sub(under_way);
     let mut decisions = Vec::new();
     for (node, execution) in executions() {
         let execution = execution.unwrap_or(&none);

@@ -1,6 +1,7 @@
 //! One Run: its trigger, progress and verdict.
 
 use sentinel_protocol::ids::{RunNumber, SpecHash, TaskUid};
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
 /// Why a Run was started.
@@ -94,6 +95,19 @@ pub struct RunState {
     pub targets: u32,
     /// Targets by state.
     pub counts: Counts,
+    /// The ceiling that it began within; `None` without ceilings.
+    pub ceiling: Option<RunCeiling>,
+    /// Who approved it, if that was needed.
+    pub approved_by: Option<Requester>,
+}
+
+/// What of a ceiling holds while a Run is active, as it was when the Run began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunCeiling {
+    /// Its name.
+    pub name: String,
+    /// Targets that are active at once, at most.
+    pub max_concurrent: Option<u32>,
 }
 
 /// A Run that is over and has been succeeded by another.

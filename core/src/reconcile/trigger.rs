@@ -41,6 +41,11 @@ pub fn rerun_asked(requests: &Requests, handled: &Handled) -> bool {
     requests.rerun.is_some() && requests.rerun != handled.rerun
 }
 
+/// Whether who set the annotation is behind the Run that is due: nothing else began it.
+pub fn is_by_annotation(trigger: Trigger, recorded: &Recorded, requests: &Requests) -> bool {
+    trigger == Trigger::RerunToken && rerun_asked(requests, &recorded.handled)
+}
+
 /// Why the Run stops, if it does. A stronger reason replaces the recorded one; none is ever withdrawn.
 pub fn stopping(
     plan: &TaskPlan,

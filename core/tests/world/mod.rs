@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use sentinel_core::plan::{
     Amount, ControlPlane, OnChange, OnRecreate, Select, Starts, TargetRule, TaskPlan, Timeouts, spec_hash,
 };
+use sentinel_core::reconcile::ceiling::Ceilings;
+use sentinel_core::reconcile::ceiling::approval::Consent;
 use sentinel_core::reconcile::conditions::{Archive, Condition, ConditionStatus};
 use sentinel_core::reconcile::ledger::{Origin, RunLedger, RunStage};
 use sentinel_core::reconcile::retry::Retry;
@@ -91,6 +93,8 @@ pub fn running() -> ReportedState {
 pub struct World {
     pub plan: TaskPlan,
     pub nodes: BTreeMap<NodeName, NodeFacts>,
+    pub ceilings: Ceilings,
+    pub consent: Consent,
     pub agents: BTreeMap<NodeName, AgentFacts>,
     pub recorded: Recorded,
     pub frozen: Vec<NodeName>,
@@ -119,6 +123,8 @@ impl World {
             ledger: RunLedger::new(uid(), RunNumber(0), plan.spec_hash.clone(), Origin::Inherited),
             plan,
             nodes: BTreeMap::new(),
+            ceilings: Ceilings::Off,
+            consent: Consent::default(),
             agents: BTreeMap::new(),
             recorded: Recorded::default(),
             frozen: vec![],
@@ -198,6 +204,8 @@ impl World {
             history: self.history_lookup,
             earlier: &self.earlier,
             archive: self.archive,
+            ceilings: &self.ceilings,
+            consent: &self.consent,
             nodes: &self.nodes,
             agent: &|name| self.agents.get(name).cloned().unwrap_or_default(),
             requests: &self.requests,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::credentials::CredentialError;
+use crate::resource::ceilings::CeilingsError;
 
 /// Why the configuration is invalid. Never contains the content of a file.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum ConfigError {
         /// The address given.
         address: SocketAddr,
     },
+    /// The ceilings cannot be used.
+    #[error("--ceilings-file cannot be used, and nothing would limit what Tasks reach: {0}")]
+    Ceilings(#[from] CeilingsError),
     /// Two listeners have the same address.
     #[error("--{one} and --{other} are both {address}")]
     SameAddress {
@@ -57,6 +61,8 @@ impl ConfigError {
             Self::Credentials(_) => "invalid_file",
             Self::ApiNotLoopback { .. } => "exposed_api",
             Self::Plaintext { .. } => "plaintext",
+            Self::Ceilings(CeilingsError::Read { .. }) => "unreadable_file",
+            Self::Ceilings(_) => "invalid_file",
             Self::SameAddress { .. } => "same_address",
         }
     }

@@ -83,6 +83,11 @@ pub struct Flags {
     #[command(flatten)]
     pub(super) admission: AdmissionFlags,
 
+    /// File of ceilings: how far the Tasks of each namespace may reach. It is read again when it changes; while it cannot be
+    /// used, no Run begins. Without it there are no limits.
+    #[arg(long, env = "SENTINEL_CEILINGS_FILE", value_name = "FILE")]
+    pub(super) ceilings_file: Option<PathBuf>,
+
     /// Unix socket of the HTTP API, in addition to --api-listen; for the user of this process and root only.
     #[arg(long, env = "SENTINEL_API_SOCKET", value_name = "PATH")]
     pub(super) api_socket: Option<PathBuf>,

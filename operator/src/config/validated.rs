@@ -14,6 +14,7 @@ use super::secret_file::read_token;
 use super::transport_flags::MetricsAuth;
 use super::values::{Admission, ApiAuth, Certificate, LeaseName, Redis, ServiceAccount, Storage};
 use crate::audit::AuditOptions;
+use crate::controller::CurrentCeilings;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub aggregated_listen: Option<SocketAddr>,
     /// The admission webhook.
     pub admission: Option<Admission>,
+    /// How far Tasks may reach.
+    pub ceilings: CurrentCeilings,
     /// Who may read metrics.
     pub metrics_auth: MetricsAuth,
     /// Unix socket of the HTTP API.
@@ -97,6 +100,7 @@ impl Flags {
             return Err(ConfigError::ApiNotLoopback { address: self.api_listen });
         }
         let certificate = self.encrypted()?;
+        let ceilings = self.ceilings_file.map(CurrentCeilings::of_file).transpose()?;
         let storage = self.stores.storage()?;
         Ok(Config {
             audit: self.audit.options(&storage),
@@ -109,6 +113,7 @@ impl Flags {
             api_auth,
             aggregated_listen: self.people.aggregated_listen,
             admission: self.admission.admission(),
+            ceilings: ceilings.unwrap_or_default(),
             metrics_auth: self.people.metrics_auth,
             api_socket: self.api_socket,
             base_path: self.base_path,

@@ -10,6 +10,7 @@ use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::NodeName;
 
 use super::archive_handover::ArchiveHandover;
+use super::ceilings;
 use super::context::Context;
 use super::counters::Counters;
 use super::dispatcher::Dispatcher;
@@ -107,6 +108,7 @@ impl Act<'_> {
             }
             Written::Now(task) => {
                 note_written(self.context, self.runs, &self.task, &task);
+                ceilings::note_written(self.context, &self.task, &task);
                 self.task = task;
             }
         }
@@ -128,6 +130,7 @@ impl Act<'_> {
         self.cache.targets = Some((run.number, targets.clone()));
         tracking::begin_run(self.context, self.cache, self.runs, self.plan, (&self.task, run), targets);
         note_begun(self.context, &self.task);
+        ceilings::note_begun(self.context, &self.task);
     }
 
     /// Performs one action; whether the Task still exists.

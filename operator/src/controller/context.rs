@@ -9,10 +9,11 @@ use sentinel_protocol::ids::Epoch;
 use tokio::sync::Semaphore;
 
 use super::background::Background;
+use super::ceiling_file::CurrentCeilings;
 use super::counters::Counters;
 use super::fleet::Fleet;
 use super::leadership::Leadership;
-use super::metrics::{ReconcileMetrics, RequesterMetrics};
+use super::metrics::{CeilingMetrics, ReconcileMetrics, RequesterMetrics};
 use super::run_store::RunStore;
 use super::task_cache::TaskCaches;
 use super::work_queue::MAX_CONCURRENT;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub metrics: Registry,
     /// By which it is known who asked for a Task.
     pub stamps: Stamps,
+    /// How far Tasks may reach.
+    pub ceilings: CurrentCeilings,
 }
 
 /// The parts, and what is kept between reconciles.
@@ -66,6 +69,7 @@ pub(super) struct Context {
     pub(super) counters: Arc<Counters>,
     pub(super) reconciles: ReconcileMetrics,
     pub(super) requesters: RequesterMetrics,
+    pub(super) ceilings: CeilingMetrics,
 }
 
 impl Context {
@@ -74,7 +78,9 @@ impl Context {
         let background = Background::new(counters.clone());
         let reconciles = ReconcileMetrics::new(&parts.metrics, MAX_CONCURRENT);
         let requesters = RequesterMetrics::new(&parts.metrics);
-        Self { parts, caches: TaskCaches::default(), background, events, counters, reconciles, requesters }
+        let ceilings = CeilingMetrics::new(&parts.metrics);
+        let caches = TaskCaches::default();
+        Self { parts, caches, background, events, counters, reconciles, requesters, ceilings }
     }
 
     /// The epoch of this leader. Only reconciles read it, and a follower does not reconcile; agents refuse epoch 0.

@@ -54,6 +54,7 @@ pub(super) fn run_record(run: &TrackedRun, state: &RunState, epoch: Epoch) -> Ru
         rerun: facts.rerun.clone(),
         requested_by: facts.requested_by.clone(),
         cancelled_by: run.cancelled_by.clone(),
+        approved_by: facts.approved_by.clone(),
         command: facts.command.clone(),
         started_at: state.started_at,
         finished_at: state.finished_at,

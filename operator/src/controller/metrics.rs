@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sentinel_core::reconcile::conditions::{AWAITING_APPROVAL, CEILING_EXCEEDED, CEILINGS_UNREADABLE};
 use tokio::time::Instant;
 
 use crate::metrics::{Counter, Gauge, Held, Histogram, Kind, Labels, Registry, TIMES};
@@ -50,6 +51,33 @@ impl RequesterMetrics {
             counter.add(1);
         }
     }
+}
+
+/// The reasons for which a Run that is due does not begin.
+pub(super) const HELD: [&str; 3] = [CEILING_EXCEEDED, AWAITING_APPROVAL, CEILINGS_UNREADABLE];
+
+/// Metrics of ceilings.
+pub(super) struct CeilingMetrics {
+    pub(super) held: [Counter; 3],
+    pub(super) approved: Counter,
+}
+
+impl CeilingMetrics {
+    pub(super) fn new(metrics: &Registry) -> Self {
+        unreadable_ceilings(metrics);
+        let held = HELD.map(|reason| {
+            let help = "Runs that were due and did not begin because of a ceiling, by reason; each counted once per reason.";
+            metrics.counter_with("sentinel_runs_held_total", help, &[("reason", reason)])
+        });
+        let help = "Runs that began because another person than their author approved them.";
+        Self { held, approved: metrics.counter("sentinel_runs_approved_total", help) }
+    }
+}
+
+/// Whether the file of ceilings can be used.
+pub(super) fn unreadable_ceilings(metrics: &Registry) -> Gauge {
+    let help = "1 while the file of ceilings cannot be used, so that no Run begins, else 0.";
+    metrics.gauge("sentinel_ceilings_unreadable", help)
 }
 
 /// How a reconcile ended.

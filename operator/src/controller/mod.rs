@@ -22,6 +22,8 @@ mod against_kube;
 mod archive_handover;
 mod background;
 mod cache_progress;
+mod ceiling_file;
+mod ceilings;
 mod change_filter;
 pub mod context;
 pub mod counters;
@@ -55,6 +57,7 @@ mod worker;
 pub use self::cache_progress::CacheProgress;
 #[cfg(test)]
 pub(crate) use self::cache_progress::ProgressWriter;
+pub use self::ceiling_file::CurrentCeilings;
 pub use self::context::Parts;
 pub use self::counters::Counters;
 pub use self::endings::Endings;

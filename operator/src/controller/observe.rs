@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use sentinel_core::plan::TaskPlan;
+use sentinel_core::reconcile::ceiling::Ceilings;
+use sentinel_core::reconcile::ceiling::approval::Consent;
 use sentinel_core::reconcile::ledger::{Origin, RunLedger};
 use sentinel_core::reconcile::orphan;
 use sentinel_core::reconcile::rollout::HistoryLookup;
@@ -17,10 +19,11 @@ use super::context::Context;
 use super::error::ReconcileError;
 use super::task_cache::TaskCache;
 use super::task_runs::TaskRuns;
-use super::{earlier_lookup, history_lookup, tracking};
+use super::{ceilings, earlier_lookup, history_lookup, tracking};
 use crate::cluster::nodes::Nodes;
-use crate::resource::marks::FINALIZER;
-use crate::resource::{Task, recorded};
+use crate::resource::invalid::Invalid;
+use crate::resource::marks::{APPROVAL, FINALIZER};
+use crate::resource::{Task, approval, recorded};
 
 /// What is known about a Task, except for its Runs, which are locked and read when it is decided.
 pub(super) struct Snapshot {
@@ -28,6 +31,8 @@ pub(super) struct Snapshot {
     pub(super) requests: Requests,
     pub(super) runs: Arc<TaskRuns>,
     nodes: Nodes,
+    ceilings: Arc<Ceilings>,
+    consent: Consent,
     earlier: Earlier,
     lifecycle: Lifecycle,
     finalizer: Finalizer,
@@ -43,7 +48,9 @@ pub(super) async fn observe(
 ) -> Result<Snapshot, ReconcileError> {
     let parts = &context.parts;
     let recorded = recorded::read(task).map_err(ReconcileError::Status)?;
-    let requests = requests(cache, task);
+    let ceilings = parts.ceilings.get();
+    let (consent, forged) = consent(context, &ceilings, task, &recorded);
+    let requests = requests(cache, task, forged);
     let runs = parts.runs.get_or_insert(&plan.uid, &plan.task);
     runs.lock().recent.clone_from(&recorded.recent);
     let recorded_run = recorded.run.as_ref().map_or(RunNumber(0), |run| run.number);
@@ -66,6 +73,8 @@ pub(super) async fn observe(
         requests,
         runs,
         nodes: parts.nodes.nodes(),
+        ceilings,
+        consent,
         highest_run,
         earlier,
         lifecycle: if is_deleting { Lifecycle::Deleting } else { Lifecycle::Live },
@@ -81,6 +90,8 @@ pub(super) fn observe_gone(context: &Context, runs: Arc<TaskRuns>, run: RunState
         requests: Requests { abandon: true, ..Requests::default() },
         runs,
         nodes: context.parts.nodes.nodes(),
+        ceilings: context.parts.ceilings.get(),
+        consent: Consent::default(),
         earlier: Earlier::NotAsked,
         lifecycle: Lifecycle::Deleting,
         finalizer: Finalizer::Absent,
@@ -88,8 +99,9 @@ pub(super) fn observe_gone(context: &Context, runs: Arc<TaskRuns>, run: RunState
 }
 
 /// What people ask for by annotation. One that cannot be read is logged once.
-fn requests(cache: &mut TaskCache, task: &Task) -> Requests {
-    let (requests, unreadable) = recorded::requests(task);
+fn requests(cache: &mut TaskCache, task: &Task, forged: Option<Invalid>) -> Requests {
+    let (requests, mut unreadable) = recorded::requests(task);
+    unreadable.extend(forged);
     cache.logged.retain(|problem| unreadable.contains(problem));
     for problem in unreadable {
         if !cache.logged.contains(&problem) {
@@ -98,6 +110,27 @@ fn requests(cache: &mut TaskCache, task: &Task) -> Requests {
         }
     }
     requests
+}
+
+/// Who is behind a Run that is due, and who has approved it; and an approval that no operator has written. Not read where nothing
+/// asks for it: a signature takes time.
+fn consent(
+    context: &Context,
+    ceilings: &Ceilings,
+    task: &Task,
+    recorded: &Recorded,
+) -> (Consent, Option<Invalid>) {
+    let is_active = recorded.run.as_ref().is_some_and(|run| run.finished_at.is_none());
+    if *ceilings == Ceilings::Off || is_active {
+        return (Consent::default(), None);
+    }
+    let (consent, forged) = approval::consent(&context.parts.stamps, task);
+    let problem = forged.map(|_| Invalid {
+        field: format!("metadata.annotations[{APPROVAL}]"),
+        value: String::new(),
+        allowed: "must be written by an operator for this Task; what is there approves nothing".to_owned(),
+    });
+    (consent, problem)
 }
 
 /// The highest Run number of this Task that an agent or History shows, read once. Only a Task from before this
@@ -131,7 +164,7 @@ async fn highest_run(
 
 /// Decides, with the Runs locked.
 pub(super) fn decide_on(context: &Context, plan: &TaskPlan, snapshot: &Snapshot, now: Now) -> Decision {
-    let runs = snapshot.runs.lock();
+    let mut runs = snapshot.runs.lock();
     let fleet = &context.parts.fleet;
     let nothing = RunLedger::new(plan.uid.clone(), RunNumber(0), plan.spec_hash.clone(), Origin::Begun);
     let no_targets = Vec::new();
@@ -145,6 +178,8 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, snapshot: &Snapshot,
         history: current.map_or(HistoryLookup::Done, |run| run.lookup),
         earlier: &snapshot.earlier,
         archive: context.archive(),
+        ceilings: &snapshot.ceilings,
+        consent: &snapshot.consent,
         nodes: &snapshot.nodes,
         agent: &|node| fleet.agent_for(&plan.uid, node),
         requests: &snapshot.requests,
@@ -153,7 +188,9 @@ pub(super) fn decide_on(context: &Context, plan: &TaskPlan, snapshot: &Snapshot,
         leading_since: context.leading_since().monotonic,
         highest_run: snapshot.highest_run,
     };
-    decide(plan, &observed, now)
+    let decision = decide(plan, &observed, now);
+    runs.held_by_ceiling = ceilings::holds(&decision.status);
+    decision
 }
 
 /// The frozen target list of the recorded Run, read from the cluster once.

@@ -171,7 +171,12 @@ impl RunStore {
 
     /// Nodes were added, removed or relabelled. Requests reconciles of the Tasks with unsettled Runs.
     pub fn nodes_changed(&self) {
-        self.request_where(|runs| runs.all().any(|run| !run.settled));
+        self.request_where(|runs| runs.held_by_ceiling || runs.all().any(|run| !run.settled));
+    }
+
+    /// The ceilings have changed: what is held may begin.
+    pub(super) fn ceilings_changed(&self) {
+        self.request_where(|runs| runs.held_by_ceiling);
     }
 
     /// Whether a Run that is not settled targets this node.
@@ -308,6 +313,7 @@ mod tests {
             trigger: Trigger::SpecChange,
             retry: Retry::never(),
             requested_by: None,
+            approved_by: None,
             request: None,
             signed: None,
             trace: RunTrace::default(),

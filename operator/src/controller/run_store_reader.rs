@@ -158,6 +158,8 @@ fn run_view(run: &TrackedRun, scope: &Scope) -> RunRecord {
         stopping: None,
         targets: u32::try_from(run.targets.len()).unwrap_or(u32::MAX),
         counts: Counts::default(),
+        ceiling: None,
+        approved_by: facts.approved_by.clone(),
     };
     let record = run.ledger.record().cloned().unwrap_or_else(begun);
     let mut record = run_record(run, &record, Epoch::ZERO);

@@ -41,6 +41,8 @@ pub struct RunFacts {
     pub retry: Retry,
     /// Who asked for it; `None` when that is unknown.
     pub requested_by: Option<RequestedBy>,
+    /// Who approved it, if that was needed.
+    pub approved_by: Option<Requester>,
     /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can be
     /// started any more, and such a Run wants nothing started.
     pub request: Option<RunRequest>,
@@ -66,6 +68,8 @@ pub struct Runs {
     pub superseded: Vec<TrackedRun>,
     /// What the Task's status records of earlier Runs.
     pub(super) recent: Vec<RunSummary>,
+    /// Whether a ceiling holds the Run that is due.
+    pub(super) held_by_ceiling: bool,
     /// What History was asked about an earlier Task of this name.
     pub(super) asked: Option<Asked>,
 }

@@ -53,6 +53,9 @@ pub struct RunRecord {
     /// Who cancelled it; `None` if it was not cancelled, or when that is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Requester>,
+    /// Who approved it; `None` if it needed no approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<Requester>,
     /// The command, for people; see [`display_command`].
     pub command: String,
     /// When it began, by the operator's clock. The same in every record of this Run: pages are ordered by it.

@@ -19,6 +19,7 @@ use crate::identity::local::Owner;
 use crate::logs::LogReader;
 use crate::metrics::Registry as MetricsRegistry;
 use crate::records::Records;
+use crate::resource::stamp::Stamps;
 use crate::server::Shares;
 
 /// Most open streams (followed logs, events), in all and for each client.
@@ -58,6 +59,8 @@ pub struct Api {
     pub logs: LogReader,
     /// The logs of the Runs that are followed.
     pub listings: Listings,
+    /// By which approvals are signed, and by which it is known who asked for a Task.
+    pub stamps: Stamps,
     /// Where it is recorded who read output, and who was denied.
     pub audit: Audit,
     /// Metrics of this process.

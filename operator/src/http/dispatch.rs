@@ -15,7 +15,7 @@ use super::request::{Query, Request};
 use super::settled::settled;
 use super::table::{self, Found, Operation};
 use super::{
-    audit_heads, discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes,
+    approvals, audit_heads, discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes,
     openapi, outputs, page, search, task_log, tasks,
 };
 use crate::health::Verdict;
@@ -135,6 +135,7 @@ impl Api {
             Operation::DeleteTask => tasks::delete(self, parts, request).await,
             Operation::CancelTask => tasks::cancel(self, parts, query, request).await,
             Operation::RerunTask => tasks::rerun(self, parts, query, request).await,
+            Operation::ApproveTask => approvals::approve(self, parts, query, request).await,
             Operation::TaskEvents => events::of_task(self, parts).await,
             Operation::Events => Ok(events::of_all(self, query).await),
             Operation::ListRuns => executions::list_runs(self, query).await,

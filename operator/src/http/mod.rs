@@ -22,6 +22,7 @@
 //! To add a route: a line in [`table::ROUTES`], an arm in `Api::dispatch`, an entry in [`openapi`], and `just generate`.
 
 mod accept;
+mod approvals;
 mod audit_heads;
 pub mod answer;
 pub mod api;

@@ -43,6 +43,7 @@ pub fn of(route: &Route) -> Option<Requirement> {
         | Operation::DeleteTask
         | Operation::CancelTask
         | Operation::RerunTask
+        | Operation::ApproveTask
         | Operation::TaskEvents
         | Operation::Events
         | Operation::ListRuns

@@ -41,6 +41,8 @@ pub enum Operation {
     CancelTask,
     /// Run the same spec again.
     RerunTask,
+    /// Approve the Run that is due.
+    ApproveTask,
     /// Changes of one Task.
     TaskEvents,
     /// Changes of all Tasks.
@@ -126,6 +128,12 @@ pub const ROUTES: &[Route] = &[
     route(Method::DELETE, "/api/v1/tasks/{namespace}/{name}", Operation::DeleteTask, &[]),
     route(Method::POST, "/api/v1/tasks/{namespace}/{name}/cancel", Operation::CancelTask, &["run"]),
     route(Method::POST, "/api/v1/tasks/{namespace}/{name}/rerun", Operation::RerunTask, &["token"]),
+    route(
+        Method::POST,
+        "/api/v1/tasks/{namespace}/{name}/approve",
+        Operation::ApproveTask,
+        &["run", "specHash", "targetsDigest"],
+    ),
     route(Method::GET, "/api/v1/tasks/{namespace}/{name}/events", Operation::TaskEvents, &[]),
     route(Method::GET, "/api/v1/events", Operation::Events, &["namespace"]),
     route(

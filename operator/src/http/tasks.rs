@@ -152,14 +152,18 @@ fn store(api: &Api, request: &Request) -> Result<Arc<dyn TaskStore>, ApiError> {
 }
 
 /// Where the operator itself changes Tasks, as the caller asks: what it writes is stamped with them.
-fn as_operator(api: &Api, request: &Request) -> Arc<dyn TaskStore> {
-    let who = match (&request.caller, &api.owner, request.client) {
+pub(super) fn as_operator(api: &Api, request: &Request) -> Arc<dyn TaskStore> {
+    api.store.asked_by(asking(api, request))
+}
+
+/// Who asks, as far as that is known.
+pub(super) fn asking(api: &Api, request: &Request) -> Option<Requester> {
+    match (&request.caller, &api.owner, request.client) {
         (Some(caller), ..) => Some(Requester::from(&caller.principal)),
         (None, Some(owner), Client::User(uid)) => Some(owner.of_uid(uid)),
         (None, Some(owner), _) => Some(owner.requester()),
         (None, None, _) => None,
-    };
-    api.store.asked_by(who)
+    }
 }
 
 /// Whether a request asks only whether its change would be accepted.
@@ -374,7 +378,7 @@ fn reference(task: &Task) -> Result<TaskRef, InvalidId> {
     TaskRef::new(task.namespace().unwrap_or_default(), task.metadata.name.clone().unwrap_or_default())
 }
 
-fn named_error(name: &TaskRef, error: &ClusterError) -> ApiError {
+pub(super) fn named_error(name: &TaskRef, error: &ClusterError) -> ApiError {
     if matches!(error, ClusterError::Gone { .. }) { missing(name) } else { refused(error) }
 }
 

@@ -25,6 +25,7 @@ impl From<RunRecord> for RunView {
             reason: record.reason,
             requested_by: record.requested_by.map(Into::into),
             cancelled_by: record.cancelled_by.map(Into::into),
+            approved_by: record.approved_by.map(Into::into),
             targets: record.counts.targets,
             outcomes: record
                 .counts

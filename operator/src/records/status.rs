@@ -106,6 +106,7 @@ impl<'a> StatusRun<'a> {
             rerun: None,
             requested_by: self.run.requested_by.as_ref().and_then(RunRequestedBy::known),
             cancelled_by: self.run.cancelled_by.as_ref().map(Into::into),
+            approved_by: self.run.approved_by.as_ref().map(Into::into),
             command: String::new(),
             started_at: self.identity.started_at,
             finished_at: self.run.finished_at.as_ref().map(millis),

@@ -16,6 +16,9 @@ pub const REQUESTED_BY: &str = "sentinelnode.dev/requested-by";
 /// Annotation: the signature under it, by which operators tell it from what a user wrote.
 pub const REQUESTED_BY_SIGNATURE: &str = "sentinelnode.dev/requested-by-signature";
 
+/// Annotation: who has approved the next Run; see [`super::approval`]. What a user writes there approves nothing.
+pub const APPROVAL: &str = "sentinelnode.dev/approval";
+
 /// Only on the operator's copy of a Task whose spec it cannot read (a newer schema admitted it): why. Such a Task is still
 /// observed: it is reported as rejected, its running commands continue, and it can be deleted.
 pub const UNREADABLE: &str = "sentinelnode.dev/unreadable";

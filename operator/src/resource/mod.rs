@@ -9,8 +9,11 @@
 //!   `structure`: the part of it that follows from an OpenAPI schema;
 //! * [`validate`]: a Task into a plan, or a list of problems ([`invalid`]);
 //! * [`recorded`]: the status, to and from the values that decisions use; [`presented`]: a Task as the API shows it;
-//! * [`stamp`]: who asked for a Task, and how that is proven.
+//! * [`stamp`]: who asked for a Task, and how that is proven; [`approval`]: who has approved a Run of it;
+//! * [`ceilings`]: the file of ceilings.
 
+pub mod approval;
+pub mod ceilings;
 pub mod crd;
 pub mod invalid;
 pub mod manifest;

@@ -3,8 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use sentinel_core::reconcile;
+use sentinel_core::reconcile::ceiling::Awaiting;
 use sentinel_core::reconcile::conditions::{self, Archive, TaskState, kind};
-use sentinel_core::reconcile::run::{self, EarlierRun, RunState, RunSummary, Stopping, Trigger, Verdict};
+use sentinel_core::reconcile::run::{
+    self, EarlierRun, RunCeiling, RunState, RunSummary, Stopping, Trigger, Verdict,
+};
 use sentinel_core::reconcile::status;
 use sentinel_core::reconcile::trigger::Requests;
 use sentinel_protocol::ids::{RunNumber, SpecHash, TaskUid};
@@ -16,7 +19,8 @@ use super::marks::{ABANDON, CANCEL, RERUN, UNREADABLE_STATUS};
 use super::slice::Frozen;
 use super::stamp::{Stamps, Unverified};
 use super::status::{
-    Counts, EarlierRunStatus, Handled, NodeStatus, Person, RecentRun, RunRequestedBy, RunStatus, TaskStatus,
+    AwaitingApproval, Counts, EarlierRunStatus, Handled, NodeStatus, Person, RecentRun, RunCeilingStatus,
+    RunRequestedBy, RunStatus, TaskStatus,
 };
 
 /// Longest `rerun` annotation, characters; a longer one is ignored.
@@ -98,6 +102,7 @@ pub fn write(
             cancelled_by: cancelled_by(task, run, stamps),
             ..write_run(run, before.run.as_ref(), frozen)
         }),
+        awaiting_approval: decided.awaiting.as_deref().map(write_awaiting),
         earlier_run: decided.recorded.earlier.as_ref().map(write_earlier),
         nodes: decided.nodes.as_ref().map_or(before.nodes, |nodes| nodes.iter().map(write_node).collect()),
         recent_runs: decided.recorded.recent.iter().map(write_recent).collect(),
@@ -192,6 +197,7 @@ pub fn write_rejected(task: &Task, problems: &[Invalid], at: UnixMillis) -> Task
         observed_generation: generation,
         phase: Some(phase.to_owned()),
         conditions: write_conditions(&before.conditions, &rejected, generation, at),
+        awaiting_approval: None,
         ..before
     }
 }
@@ -243,7 +249,25 @@ fn read_run(run: &RunStatus) -> Result<RunState, Invalid> {
         })?,
         targets: small(run.target_count),
         counts: read_counts(run.counts),
+        ceiling: run.ceiling.as_ref().map(|ceiling| RunCeiling {
+            name: ceiling.name.clone(),
+            max_concurrent: ceiling.max_concurrent.map(small),
+        }),
+        approved_by: run.approved_by.as_ref().map(Into::into),
     })
+}
+
+fn write_awaiting(awaiting: &Awaiting) -> AwaitingApproval {
+    AwaitingApproval {
+        run: i64::from(awaiting.run.0),
+        spec_hash: awaiting.spec_hash.to_string(),
+        targets_digest: awaiting.targets_digest.clone(),
+        requested_by: awaiting.behind.clone(),
+        target_count: i64::from(awaiting.targets),
+        first_targets: awaiting.first_targets.iter().map(ToString::to_string).collect(),
+        ceiling: awaiting.ceiling.clone(),
+        valid_for_seconds: i64::try_from(awaiting.valid_for_ms / 1_000).unwrap_or(i64::MAX),
+    }
 }
 
 fn write_run(run: &RunState, before: Option<&RunStatus>, frozen: Option<&Frozen>) -> RunStatus {
@@ -268,6 +292,11 @@ fn write_run(run: &RunState, before: Option<&RunStatus>, frozen: Option<&Frozen>
         stopping: run.stopping.map(|stopping| stopping.as_str().to_owned()),
         requested_by: None,
         cancelled_by: None,
+        approved_by: run.approved_by.as_ref().map(Into::into),
+        ceiling: run.ceiling.as_ref().map(|ceiling| RunCeilingStatus {
+            name: ceiling.name.clone(),
+            max_concurrent: ceiling.max_concurrent.map(i64::from),
+        }),
         counts: write_counts(run.counts),
         progress: format!("{}/{}", run.counts.done(), run.targets),
         targets,

@@ -74,12 +74,13 @@ impl Key {
         URL_SAFE_NO_PAD.encode(&tag.as_ref()[..24])
     }
 
-    fn sign(&self, parts: &[&str]) -> hmac::Tag {
+    /// The signature of these parts.
+    pub(super) fn sign(&self, parts: &[&str]) -> hmac::Tag {
         hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), &message(parts))
     }
 
-    /// In constant time.
-    fn verifies(&self, parts: &[&str], signature: &[u8]) -> bool {
+    /// Whether it is the signature of these parts; in constant time.
+    pub(super) fn verifies(&self, parts: &[&str], signature: &[u8]) -> bool {
         hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), &message(parts), signature).is_ok()
     }
 }
@@ -104,7 +105,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    fn all(&self) -> impl Iterator<Item = &Key> {
+    /// All of them, the signing one first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
         self.signing.iter().chain(&self.others)
     }
 }

@@ -40,6 +40,11 @@ pub struct TaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
 
+    /// What the Run that is due waits for: an approval of exactly this. Example:
+    /// `{run: 3, specHash: 196549c399bb6b28…, targetsDigest: 3f1c2a9b04d7e815…, targetCount: 24}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaiting_approval: Option<AwaitingApproval>,
+
     /// Instead of a Run, with onRecreate OncePerSpec: the Run of an earlier Task of this name that ran the same.
     /// Example: `{taskUid: 0f8e…, number: 1, verdict: Complete}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +79,7 @@ impl Default for TaskStatus {
             phase: None,
             conditions: Vec::new(),
             run: None,
+            awaiting_approval: None,
             earlier_run: None,
             nodes: Vec::new(),
             recent_runs: Vec::new(),
@@ -130,6 +136,14 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Person>,
 
+    /// Who approved it; absent if it needed no approval. Example: `{user: bob}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<Person>,
+
+    /// The ceiling that it began within; absent without ceilings. Example: `{name: team-a, maxConcurrent: 20}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<RunCeilingStatus>,
+
     /// Number of targets by state. Example: `{succeeded: 37, running: 13}`.
     #[serde(default)]
     pub counts: Counts,
@@ -157,6 +171,57 @@ pub struct RunStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub targets_digest: String,
+}
+
+/// What of a ceiling holds while a Run is active, as it was when the Run began.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunCeilingStatus {
+    /// Its name. Example: `team-a`.
+    #[schemars(length(max = 63))]
+    pub name: String,
+
+    /// Targets that are active at once, at most, whatever the Task asks for. Example: `20`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<i64>,
+}
+
+/// A Run that begins once another person than those behind it approves it.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AwaitingApproval {
+    /// The number that the Run will have. Example: `3`.
+    pub run: i64,
+
+    /// Digest of the fields that decide what runs and where. Example: `196549c399bb6b28…`.
+    #[schemars(length(max = 64))]
+    pub spec_hash: String,
+
+    /// SHA-256 of the names of its targets, each with a line feed behind it. Example: `3f1c2a9b04d7e815…`.
+    #[schemars(length(max = 64))]
+    pub targets_digest: String,
+
+    /// The users who are behind it and cannot approve it, the author first; none where that is unknown. Example: `[alice]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), inner(length(max = 256)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub requested_by: Vec<String>,
+
+    /// Number of its targets. Example: `24`.
+    pub target_count: i64,
+
+    /// The first of its targets, at most 10. Example: `[worker-1, worker-2]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(max = 253)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub first_targets: Vec<String>,
+
+    /// The ceiling that asks for the approval. Example: `team-a`.
+    #[schemars(length(max = 63))]
+    pub ceiling: String,
+
+    /// How long an approval will be valid, seconds. Example: `3600`.
+    pub valid_for_seconds: i64,
 }
 
 /// Who is behind a Run.

@@ -25,7 +25,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, StoresByCaller};
 use crate::controller::{
-    self, Counters, Endings, Leadership, Parts, ReconcileRequests, RunStore, RunStoreReader,
+    self, Counters, CurrentCeilings, Endings, Leadership, Parts, ReconcileRequests, RunStore, RunStoreReader,
 };
 use crate::gateway::{
     Authenticate, Gateway, GatewayParts, Registry, Settings, departed, orphans, publish_node_gauges,
@@ -44,6 +44,7 @@ use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
+use crate::resource::stamp::Stamps;
 use crate::server::tls::Tls;
 use crate::server::{Exposure, Server, Shares};
 use crate::traces::Traces;
@@ -84,6 +85,8 @@ pub struct Seams {
     pub traces: Traces,
     /// Where audit records go.
     pub audit: Audit,
+    /// How far Tasks may reach.
+    pub ceilings: CurrentCeilings,
 }
 
 /// A component that runs until the operator stops: its name, and how it is started.
@@ -163,6 +166,7 @@ impl Operator {
             metrics,
             traces,
             audit,
+            ceilings,
         } = seams;
         let Options {
             gateway,
@@ -195,7 +199,11 @@ impl Operator {
         tasks.spawn("the election", elected.work);
         let (leadership, successor) = (elected.leadership, elected.successor);
         let counters = Arc::new(Counters::default());
-        let parts = shared.parts(&cluster, &history, &archive, &readers, &leadership);
+        let stamps = cluster.stamps();
+        let parts = Parts {
+            ceilings: ceilings.clone(),
+            ..shared.parts(&cluster, &history, &archive, &readers, &leadership)
+        };
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
         shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
@@ -205,11 +213,13 @@ impl Operator {
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
         shared.publish_overview(&readers, &leadership, lease.as_deref());
         let archiver = archive.archiver.clone();
+        let keep = ceilings.keep_current(shared.runs.clone(), shared.metrics.clone(), stop.all.clone());
+        tasks.spawn("the ceilings", keep);
         for (name, start) in background {
             tasks.spawn(name, start(stop.all.clone()));
         }
         let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
-        (api.by_caller, api.owner, api.audit) = (by_caller, owner, audit);
+        (api.by_caller, api.owner, api.audit, api.stamps) = (by_caller, owner, audit, stamps);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
     }
@@ -295,6 +305,7 @@ impl Shared {
             health: self.health.clone(),
             metrics: self.metrics.clone(),
             stamps: cluster.stamps(),
+            ceilings: CurrentCeilings::default(),
         }
     }
 
@@ -417,6 +428,7 @@ impl Shared {
             store: cluster,
             by_caller: None,
             audit: Audit::default(),
+            stamps: Stamps::default(),
             owner: None,
             owners: Owners::default(),
             base_path,

@@ -72,6 +72,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics: metrics.clone(),
         traces,
         audit: audit.clone(),
+        ceilings: config.ceilings.clone(),
     };
     let mut options = options(&config, &kubernetes, &keyed, &metrics).await?;
     options.background.extend(keyed.keep);

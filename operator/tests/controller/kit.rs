@@ -11,7 +11,7 @@ use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::{
-    CacheProgress, Caches, Counters, Leadership, Parts, ReconcileRequests, RunStore, run,
+    CacheProgress, Caches, Counters, CurrentCeilings, Leadership, Parts, ReconcileRequests, RunStore, run,
 };
 use sentinel_operator::gateway::{AttemptFacts, LedgerSink as _};
 use sentinel_operator::health::Health;
@@ -46,6 +46,7 @@ pub(crate) struct Stage {
     pub(crate) fleet: Arc<Agents>,
     pub(crate) history: Arc<SwitchedHistory>,
     clock: Clock,
+    ceilings: CurrentCeilings,
     operator: Operator,
 }
 
@@ -94,21 +95,33 @@ impl Stage {
     pub(crate) fn on_a_server(names: &[&str]) -> (Self, Arc<Server>) {
         let cluster = EmbeddedCluster::in_memory(clock());
         let server = Arc::new(Server::new(cluster.clone()));
-        (Self::behind(cluster, server.clone(), names), server)
+        (Self::behind(cluster, server.clone(), CurrentCeilings::default(), names), server)
     }
 
     fn over(cluster: EmbeddedCluster, names: &[&str]) -> Self {
         let seam = Arc::new(cluster.clone());
-        Self::behind(cluster, seam, names)
+        Self::behind(cluster, seam, CurrentCeilings::default(), names)
     }
 
-    fn behind(cluster: EmbeddedCluster, seam: Arc<dyn Cluster>, names: &[&str]) -> Self {
+    /// Stamped, with the ceilings of a file.
+    pub(crate) fn within(ceilings: CurrentCeilings, stamps: Stamps, names: &[&str]) -> Self {
+        let cluster = EmbeddedCluster::in_memory(clock()).stamping(stamps);
+        let seam = Arc::new(cluster.clone());
+        Self::behind(cluster, seam, ceilings, names)
+    }
+
+    fn behind(
+        cluster: EmbeddedCluster,
+        seam: Arc<dyn Cluster>,
+        ceilings: CurrentCeilings,
+        names: &[&str],
+    ) -> Self {
         cluster.set_nodes(names.iter().map(|name| (node(name), NodeFacts::default())).collect());
         let clock = clock();
         let fleet = Arc::new(Agents::new(cluster.clone(), clock.clone()));
         let history = Arc::new(SwitchedHistory::new(clock.clone()));
-        let operator = Operator::start(&seam, &fleet, &history, &clock);
-        let stage = Self { cluster, seam, fleet, history, clock, operator };
+        let operator = Operator::start(&seam, &fleet, &history, (&clock, &ceilings));
+        let stage = Self { cluster, seam, fleet, history, clock, ceilings, operator };
         for name in names {
             stage.connect(name);
         }
@@ -121,7 +134,8 @@ impl Stage {
             work.abort();
             let _ = work.await;
         }
-        self.operator = Operator::start(&self.seam, &self.fleet, &self.history, &self.clock);
+        self.operator =
+            Operator::start(&self.seam, &self.fleet, &self.history, (&self.clock, &self.ceilings));
     }
 
     pub(crate) async fn apply(&self, name: &str, spec: &str) {
@@ -243,6 +257,11 @@ impl Stage {
         }
     }
 
+    /// The time by the operator's clock.
+    pub(crate) fn at(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
     /// Lets everything that is due without an input happen.
     pub(crate) async fn calm(&self) {
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -302,7 +321,7 @@ impl Operator {
         cluster: &Arc<dyn Cluster>,
         fleet: &Arc<Agents>,
         history: &Arc<SwitchedHistory>,
-        clock: &Clock,
+        (clock, ceilings): (&Clock, &CurrentCeilings),
     ) -> Self {
         let requests = ReconcileRequests::default();
         let runs = RunStore::new(requests.clone());
@@ -322,6 +341,7 @@ impl Operator {
             health: Health::new(),
             metrics: Registry::new(),
             stamps: cluster.stamps(),
+            ceilings: ceilings.clone(),
         };
         let (progress, _) = tokio::sync::watch::channel(CacheProgress::default());
         let caches = Caches { tasks_writer, tasks, nodes_writer, progress };
@@ -330,6 +350,7 @@ impl Operator {
             tokio::spawn(archive.run()),
             tokio::spawn(apply_archived(archived, runs.clone())),
             tokio::spawn(run(parts, caches, requests, counters.clone(), stop.clone())),
+            tokio::spawn(ceilings.clone().keep_current(runs.clone(), Registry::new(), stop.clone())),
         ];
         Self { runs, archiver, counters, stop, work }
     }

@@ -8,6 +8,7 @@
 )]
 
 mod agents;
+mod ceilings;
 mod changes;
 mod deletions;
 mod finalizers;

@@ -9,6 +9,7 @@ use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::EmbeddedCluster;
+use sentinel_operator::controller::CurrentCeilings;
 use sentinel_operator::gateway::{Settings, StaticTokens, routes};
 use sentinel_operator::history::{ExecutionQuery, History as _, OutcomeName};
 use sentinel_operator::http::BasePath;
@@ -69,6 +70,7 @@ impl TestOperator {
             metrics: metrics.clone(),
             traces,
             audit: Audit::default(),
+            ceilings: CurrentCeilings::default(),
         };
         let options = Options {
             gateway: any,

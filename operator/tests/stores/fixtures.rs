@@ -106,6 +106,7 @@ pub(crate) fn run_record(task: &str, run: u32) -> RunRecord {
         rerun: None,
         requested_by: None,
         cancelled_by: None,
+        approved_by: None,
         command: "df -h".to_owned(),
         started_at: UnixMillis(T0 + i64::from(run) * 1000),
         finished_at: None,

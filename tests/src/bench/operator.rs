@@ -15,6 +15,7 @@ use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, KubeCluster};
 use sentinel_operator::config::any_loopback_port;
+use sentinel_operator::controller::CurrentCeilings;
 use sentinel_operator::gateway::{AgentIdentity, Authenticate, Settings};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::identity::AuthError;
@@ -128,6 +129,7 @@ async fn seams(wanted: &Wanted) -> Seams {
         metrics,
         traces: Traces::off(),
         audit: Audit::default(),
+        ceilings: CurrentCeilings::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{EmbeddedCluster, TaskStore};
 use sentinel_operator::config::any_loopback_port;
+use sentinel_operator::controller::CurrentCeilings;
 use sentinel_operator::gateway::{Settings, StaticTokens};
 use sentinel_operator::history::embedded::{EmbeddedHistory, EmbeddedOptions};
 use sentinel_operator::metrics::Registry;
@@ -63,6 +64,7 @@ impl EmbeddedOperator {
             metrics: Registry::new(),
             traces: Traces::off(),
             audit: Audit::default(),
+            ceilings: CurrentCeilings::default(),
         };
         let options = Options {
             gateway: any_loopback_port(),

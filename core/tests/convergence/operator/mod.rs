@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::plan::OnRecreate;
+use sentinel_core::reconcile::ceiling::Ceilings;
+use sentinel_core::reconcile::ceiling::approval::Consent;
 use sentinel_core::reconcile::conditions::{Archive, TaskState, describe};
 use sentinel_core::reconcile::ledger::{Applied, Origin, RunLedger, RunStage, Source};
 use sentinel_core::reconcile::orphan::{OrphanAction, Owner, decide_orphan};
@@ -154,6 +156,8 @@ impl Operator {
                 history: self.history_lookup,
                 earlier: &earlier,
                 archive,
+                ceilings: &Ceilings::Off,
+                consent: &Consent::default(),
                 nodes: &around.cluster.nodes,
                 agent: &agent,
                 requests: &self.copy.requests,

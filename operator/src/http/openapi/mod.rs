@@ -136,6 +136,12 @@ fn text_of(operation: Operation) -> OperationText {
         }
         Operation::CancelTask => ("cancelTask", "tasks", "Cancels the active Run.", "202"),
         Operation::RerunTask => ("rerunTask", "tasks", "Runs the same spec again.", "202"),
+        Operation::ApproveTask => (
+            "approveTask",
+            "tasks",
+            "Approves the Run that is due, for another than who asked for it.",
+            "202",
+        ),
         Operation::TaskEvents => (
             "taskEvents",
             "tasks",
@@ -253,6 +259,7 @@ fn content(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::GetExecution => json(schema::<ExecutionView>(schemas)),
         Operation::CancelTask => json(action("run", &json!({"type": "integer", "minimum": 1}))),
         Operation::RerunTask => json(action("token", &json!({"type": "string"}))),
+        Operation::ApproveTask => json(action("run", &json!({"type": "integer", "minimum": 1}))),
         Operation::DeleteTask => json(action("message", &json!({"type": "string"}))),
         Operation::Health | Operation::Ready | Operation::OpenApi => json(object),
     }

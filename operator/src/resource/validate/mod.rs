@@ -7,7 +7,7 @@ mod retry;
 mod run;
 mod script;
 pub(super) mod targets;
-mod values;
+pub(super) mod values;
 
 use std::panic::Location;
 

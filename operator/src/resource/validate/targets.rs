@@ -8,6 +8,8 @@ use sentinel_protocol::ids::NodeName;
 use super::super::invalid::Problems;
 use super::super::task;
 
+const FIELD: &str = "spec.targets.nodeSelector";
+
 /// Largest number of names in a list of nodes.
 const MAX_NAMES: usize = 1000;
 
@@ -23,7 +25,7 @@ pub(super) fn targets(spec: &task::Targets, problems: &mut Problems) -> Option<T
         return None;
     }
     let select = match (&spec.node_selector, &spec.node_names) {
-        (Some(selector), _) => Select::Labels(self::selector(selector, problems)?),
+        (Some(selector), _) => Select::Labels(self::selector(FIELD, selector, problems)?),
         (_, Some(list)) if list.is_empty() => {
             problems.value("spec.targets.nodeNames", "", "must name at least one node");
             return None;
@@ -70,19 +72,23 @@ fn names(field: &str, names: &[String], problems: &mut Problems) -> Option<Vec<N
     (valid.len() == names.len()).then_some(valid)
 }
 
-fn selector(spec: &task::NodeSelector, problems: &mut Problems) -> Option<LabelSelector> {
-    const FIELD: &str = "spec.targets.nodeSelector";
+/// The selector at this field.
+pub(in crate::resource) fn selector(
+    field: &str,
+    spec: &task::NodeSelector,
+    problems: &mut Problems,
+) -> Option<LabelSelector> {
     if spec.match_labels.is_empty() && spec.match_expressions.is_empty() {
         let allowed = "must not be empty, it would mean every node; write all: true if that is meant";
-        problems.field(FIELD, allowed);
+        problems.field(field, allowed);
         return None;
     }
     if spec.match_labels.len() > 64 || spec.match_expressions.len() > 64 {
-        problems.field(FIELD, "must have at most 64 matchLabels and 64 matchExpressions");
+        problems.field(field, "must have at most 64 matchLabels and 64 matchExpressions");
         return None;
     }
     for (key, value) in &spec.match_labels {
-        let field = format!("{FIELD}.matchLabels");
+        let field = format!("{field}.matchLabels");
         if !is_label_key(key) {
             problems.value(&field, key, LABEL_KEY);
         }
@@ -93,7 +99,7 @@ fn selector(spec: &task::NodeSelector, problems: &mut Problems) -> Option<LabelS
     let expressions = spec.match_expressions.iter().enumerate();
     let match_expressions: Vec<Requirement> = expressions
         .filter_map(|(index, expression)| {
-            requirement(&format!("{FIELD}.matchExpressions[{index}]"), expression, problems)
+            requirement(&format!("{field}.matchExpressions[{index}]"), expression, problems)
         })
         .collect();
     (match_expressions.len() == spec.match_expressions.len())

@@ -11,7 +11,7 @@ pub(super) const SECOND: u64 = 1000;
 pub(super) const HOUR: u64 = 3600 * SECOND;
 
 /// The milliseconds of a duration within `range`, which `allowed` describes.
-pub(super) fn duration(
+pub(in crate::resource) fn duration(
     field: &str,
     text: &str,
     range: (u64, u64),

@@ -1,0 +1,74 @@
+//! Ceilings in words.
+
+use sentinel_protocol::ids::{NodeName, TaskRef};
+
+use super::approval::{Awaiting, Consent, Unapproved};
+
+/// Names in a sentence.
+const NAMED: usize = 3;
+
+/// Characters of a digest that people compare.
+const SHORT: usize = 12;
+
+pub(super) fn nodes(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "node" } else { "nodes" })
+}
+
+pub(super) fn percent_of(percent: u8, known: usize) -> String {
+    format!("{percent} % of the {}", nodes(known))
+}
+
+/// The first names, and how many there are more.
+pub(super) fn examples(names: &[&NodeName]) -> String {
+    let first: Vec<&str> = names.iter().take(NAMED).map(|name| name.as_str()).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+/// The begin of a digest.
+pub(super) fn short(digest: &str) -> &str {
+    digest.get(..SHORT).unwrap_or(digest)
+}
+
+/// What a Run that waits for an approval shows.
+pub(super) fn approval(
+    (task, targets): (&TaskRef, &[NodeName]),
+    awaiting: &Awaiting,
+    consent: &Consent,
+    (why, unapproved): (&[String], Unapproved),
+) -> String {
+    let targets: Vec<&NodeName> = targets.iter().collect();
+    format!(
+        "run {} would run on {} ({}), which the ceiling {} allows only with an approval: {}; spec {}, targets {}; {}: \
+         sentinel approve -n {} {}",
+        awaiting.run,
+        nodes(targets.len()),
+        examples(&targets),
+        awaiting.ceiling,
+        why.join(", "),
+        short(awaiting.spec_hash.as_str()),
+        short(&awaiting.targets_digest),
+        what_to_do(consent, &awaiting.behind, unapproved),
+        task.namespace,
+        task.name,
+    )
+}
+
+fn what_to_do(consent: &Consent, behind: &[String], unapproved: Unapproved) -> String {
+    let before = match (unapproved, consent.approval.as_ref().map(|last| last.approver.user.as_str())) {
+        (Unapproved::Unknown, _) => {
+            return "it is unknown who asked for it, so an approval by another person cannot be distinguished from their own; apply the \
+                    Task again while the operator's webhook is up, and then approve"
+                .to_owned();
+        }
+        (Unapproved::NotYet, _) | (_, None) => String::new(),
+        (Unapproved::OtherRun, Some(who)) => format!("the approval by {who} is for another run; "),
+        (Unapproved::OtherSpec, Some(who)) => format!("the spec has changed since {who} approved it; "),
+        (Unapproved::OtherTargets, Some(who)) => format!("the nodes have changed since {who} approved it; "),
+        (Unapproved::Expired, Some(who)) => format!("the approval by {who} has expired; "),
+        (Unapproved::Own, Some(who)) => format!("{who} is behind it and cannot approve it; "),
+    };
+    format!("{before}to approve, as another user than {}", behind.join(", "))
+}

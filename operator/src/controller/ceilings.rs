@@ -1,0 +1,46 @@
+//! What is counted and published when a ceiling holds a Run, or lets it begin because it was approved.
+
+use sentinel_core::reconcile::conditions::AWAITING_APPROVAL;
+use sentinel_core::reconcile::{Level, Notice, Status};
+
+use super::context::Context;
+use super::events::publish;
+use super::metrics::HELD;
+use crate::resource::Task;
+
+/// The reason for which the Task shows that its Run does not begin, and the sentence for people.
+fn held(task: &Task) -> Option<(usize, &str)> {
+    let conditions = &task.status.as_ref()?.conditions;
+    let shown = conditions.iter().find_map(|condition| {
+        let at = HELD.iter().position(|reason| *reason == condition.reason)?;
+        Some((at, condition.message.as_str()))
+    });
+    shown
+}
+
+/// Whether the status of a decision holds a Run for its ceiling: then a change of ceilings or nodes may let it begin.
+pub(super) fn holds(status: &Status) -> bool {
+    status.conditions.iter().any(|condition| HELD.contains(&condition.reason))
+}
+
+/// The status of a Task was written. Publishes that a ceiling holds its Run, when that is new.
+pub(super) fn note_written(context: &Context, before: &Task, after: &Task) {
+    let Some((at, message)) = held(after) else { return };
+    let is_known = held(before).is_some_and(|(known, _)| known == at);
+    let generation = |task: &Task| task.status.as_ref().map(|status| status.observed_generation);
+    if is_known && generation(before) == generation(after) {
+        return;
+    }
+    context.ceilings.held[at].add(1);
+    let level = if HELD[at] == AWAITING_APPROVAL { Level::Normal } else { Level::Warning };
+    publish(context, after, Notice { reason: HELD[at], note: message.to_owned(), level });
+}
+
+/// A Run has begun, as this Task records it. Publishes and records who approved it.
+pub(super) fn note_begun(context: &Context, task: &Task) {
+    let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else { return };
+    let Some(approver) = &run.approved_by else { return };
+    context.ceilings.approved.add(1);
+    let note = format!("run {} began, as {} approved", run.number, approver.user);
+    publish(context, task, Notice { reason: "RunApproved", note, level: Level::Normal });
+}
