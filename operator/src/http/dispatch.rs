@@ -15,8 +15,8 @@ use super::request::{Query, Request};
 use super::settled::settled;
 use super::table::{self, Found, Operation};
 use super::{
-    approvals, audit_heads, discovery, events, executions, lines, logs, merged, merged_log, merged_search, nodes,
-    openapi, outputs, page, search, task_log, tasks,
+    approvals, audit_heads, discovery, events, executions, lines, logs, merged, merged_log, merged_search,
+    nodes, openapi, outputs, page, search, task_log, tasks,
 };
 use crate::health::Verdict;
 use crate::metrics::Format;
