@@ -478,19 +478,22 @@ fn happen(world: &mut World, event: &Event) -> Result<usize, TestCaseError> {
                 }
             }
         }
-        Event::Reconcile => {
-            let mut frozen = 0;
-            for _ in 0..4 {
-                let decision = world.decide();
-                frozen += usize::from(decision.freeze.is_some());
-                is_allowed(world, &decision)?;
-                world.step();
-                world.now = Monotonic(world.now.0 + 1);
-            }
-            return Ok(frozen);
-        }
+        Event::Reconcile => return reconcile(world),
     }
     Ok(0)
+}
+
+/// Some passes over the Task; the number of target lists that were frozen.
+fn reconcile(world: &mut World) -> Result<usize, TestCaseError> {
+    let mut frozen = 0;
+    for _ in 0..4 {
+        let decision = world.decide();
+        frozen += usize::from(decision.freeze.is_some());
+        is_allowed(world, &decision)?;
+        world.step();
+        world.now = Monotonic(world.now.0 + 1);
+    }
+    Ok(frozen)
 }
 
 /// A naive second reading of the rules, of a target list that is about to be frozen.

@@ -45,7 +45,10 @@ impl Office {
         let proxy =
             ClientIdentity { certificate: pki("front-proxy-client.crt"), key: pki("front-proxy-client.key") };
         let path = format!("{}/namespaces/{}{path}", sentinel_api::aggregated::PREFIX, namespace.name);
-        let request = Request::new(method, &path).with("X-Remote-User", who).with("X-Remote-Group", group);
+        let request = Request::new(method, &path)
+            .with("X-Remote-User", who)
+            .with("X-Remote-Group", group)
+            .with(sentinel_api::OWN_HEADER, "1");
         encrypted(self.port, &self.piece.ca, Some(&proxy), &request).await.unwrap()
     }
 

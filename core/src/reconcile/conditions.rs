@@ -115,6 +115,9 @@ impl Archive {
 
 const HISTORY_LOST: &str = "HistoryLost";
 
+/// The message of a Task that is suspended.
+const SUSPENDED: &str = "spec.suspend is true; nothing is started";
+
 /// The reason while a Task with `onRecreate: OncePerSpec` waits for History.
 const WAITING: &str = "WaitingForHistory";
 
@@ -139,47 +142,32 @@ pub const CEILINGS_UNREADABLE: &str = "CeilingsUnreadable";
 
 /// The phase for people, and the conditions.
 pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Condition>) {
-    if let TaskState::BeyondCeiling(message) = state {
-        let (phase, mut conditions) = refused(CEILING_EXCEEDED, message);
-        conditions.push(archived(archive));
-        return (phase, conditions);
-    }
     let mut conditions =
         vec![condition(kind::ACCEPTED, ConditionStatus::True, "Valid", "the spec can be run")];
     let phase = match state {
-        TaskState::HeldBack | TaskState::Suspended(_) => {
-            let message = match state {
-                TaskState::Suspended(Some(run)) => format!("spec.suspend is true; {}", progress_message(run)),
-                _ => "spec.suspend is true; nothing is started".to_owned(),
-            };
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, "Suspended", &message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, "Suspended", &message));
-            conditions.push(condition(kind::SUSPENDED, ConditionStatus::True, "Suspended", &message));
-            "Suspended"
+        TaskState::HeldBack | TaskState::Suspended(None) => suspend("Suspended", SUSPENDED, &mut conditions),
+        TaskState::Suspended(Some(run)) => {
+            let message = format!("spec.suspend is true; {}", progress_message(run));
+            suspend("Suspended", &message, &mut conditions)
         }
+        TaskState::AwaitingApproval(message) => suspend(AWAITING_APPROVAL, message, &mut conditions),
         TaskState::Running(run) => {
             let (phase, reason) = running_phase(run);
-            let message = progress_message(run);
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, reason, &message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, reason, &message));
+            under_way(reason, &progress_message(run), &mut conditions);
             phase
         }
         TaskState::Due(last) => {
             let message = format!("another run is due; {}", progress_message(last));
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, "RunDue", &message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, "RunDue", &message));
+            under_way("RunDue", &message, &mut conditions);
             "Pending"
         }
         TaskState::Terminating(run) => {
             let message = run.map_or_else(|| "the Task is being deleted".to_owned(), progress_message);
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, "Terminating", &message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, "Terminating", &message));
+            under_way("Terminating", &message, &mut conditions);
             "Terminating"
         }
         TaskState::Held(run) => {
-            let message = format!("{}; {HELD}", progress_message(run));
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, WAITING, &message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, WAITING, &message));
+            under_way(WAITING, &format!("{}; {HELD}", progress_message(run)), &mut conditions);
             "Terminating"
         }
         TaskState::AwaitingHistory(last) => {
@@ -187,31 +175,41 @@ pub fn describe(state: TaskState<'_>, archive: Archive) -> (&'static str, Vec<Co
                 Some(run) => format!("another run is due; {}; {BEHIND}", progress_message(run)),
                 None => UNANSWERED.to_owned(),
             };
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, WAITING, &message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, WAITING, &message));
+            under_way(WAITING, &message, &mut conditions);
             "Pending"
         }
-        TaskState::AwaitingApproval(message) => {
-            conditions.push(condition(kind::RECONCILING, ConditionStatus::True, AWAITING_APPROVAL, message));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, AWAITING_APPROVAL, message));
-            conditions.push(condition(kind::SUSPENDED, ConditionStatus::True, AWAITING_APPROVAL, message));
-            "Suspended"
-        }
-        TaskState::CeilingUnknown(message) | TaskState::BeyondCeiling(message) => {
-            conditions.push(condition(
-                kind::RECONCILING,
-                ConditionStatus::True,
-                CEILINGS_UNREADABLE,
-                message,
-            ));
-            conditions.push(condition(kind::READY, ConditionStatus::Unknown, CEILINGS_UNREADABLE, message));
+        TaskState::CeilingUnknown(message) => {
+            under_way(CEILINGS_UNREADABLE, message, &mut conditions);
             "Pending"
+        }
+        TaskState::BeyondCeiling(message) => {
+            let (phase, refused) = refused(CEILING_EXCEEDED, message);
+            conditions = refused;
+            phase
         }
         TaskState::AlreadyExecuted(earlier) => already_executed(earlier, &mut conditions),
         TaskState::Finished(run) => finished(run, &mut conditions),
     };
     conditions.push(archived(archive));
     (phase, conditions)
+}
+
+/// A Run is active or due.
+fn under_way(reason: &'static str, message: &str, conditions: &mut Vec<Condition>) {
+    conditions.push(condition(kind::RECONCILING, ConditionStatus::True, reason, message));
+    conditions.push(condition(kind::READY, ConditionStatus::Unknown, reason, message));
+}
+
+/// The same, and nothing is started.
+fn suspend(reason: &'static str, message: &str, conditions: &mut Vec<Condition>) -> &'static str {
+    under_way(reason, message, conditions);
+    conditions.push(condition(kind::SUSPENDED, ConditionStatus::True, reason, message));
+    "Suspended"
+}
+
+/// That the spec suspends a Task whose last Run is over.
+pub(super) fn suspended() -> Condition {
+    condition(kind::SUSPENDED, ConditionStatus::True, "Suspended", SUSPENDED)
 }
 
 /// Phase and conditions of a Task with an invalid spec. Without `Stalled` kstatus would wait forever.

@@ -23,7 +23,7 @@ use sentinel_protocol::to_operator::Ended;
 use super::action::Action;
 use super::archived::{archive_after, archive_of, history_had_all};
 use super::ceiling::{self, Judgement, Wanted};
-use super::conditions::{self, Archive, Condition, ConditionStatus, TaskState};
+use super::conditions::{Archive, TaskState, suspended};
 use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
 use super::execution::{AttemptPhase, AttemptState, Execution};
 use super::ledger::{Origin, RunLedger, RunStage};
@@ -490,13 +490,4 @@ fn needs_finalizer(observed: &Observed<'_>) -> bool {
 
 fn with_recent(recent: &[RunSummary], last: Option<&RunState>) -> Vec<RunSummary> {
     last.map(RunSummary::from).into_iter().chain(recent.iter().cloned()).take(MAX_RECENT).collect()
-}
-
-fn suspended() -> Condition {
-    Condition {
-        kind: conditions::kind::SUSPENDED,
-        status: ConditionStatus::True,
-        reason: "Suspended",
-        message: "spec.suspend is true; nothing is started".to_owned(),
-    }
 }

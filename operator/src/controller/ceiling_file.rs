@@ -84,11 +84,10 @@ impl CurrentCeilings {
         if !self.set(ceilings) {
             return;
         }
-        match why {
-            Some(error) => {
-                tracing::error!(error, file = %file.display(), "no Run begins until the ceilings can be read");
-            }
-            None => tracing::info!(file = %file.display(), "the ceilings were read again"),
+        if let Some(error) = why {
+            tracing::error!(error, file = %file.display(), "no Run begins until the ceilings can be read");
+        } else {
+            tracing::info!(file = %file.display(), "the ceilings were read again");
         }
         runs.ceilings_changed();
     }

@@ -11,11 +11,10 @@ use crate::resource::Task;
 /// The reason for which the Task shows that its Run does not begin, and the sentence for people.
 fn held(task: &Task) -> Option<(usize, &str)> {
     let conditions = &task.status.as_ref()?.conditions;
-    let shown = conditions.iter().find_map(|condition| {
+    conditions.iter().find_map(|condition| {
         let at = HELD.iter().position(|reason| *reason == condition.reason)?;
         Some((at, condition.message.as_str()))
-    });
-    shown
+    })
 }
 
 /// Whether the status of a decision holds a Run for its ceiling: then a change of ceilings or nodes may let it begin.

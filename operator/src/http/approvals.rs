@@ -8,7 +8,7 @@ use sentinel_audit::Record;
 use sentinel_audit::record::Approved;
 use sentinel_core::reconcile::ceiling::approval::{Approval, Unapproved, is_same};
 use sentinel_core::reconcile::trigger;
-use sentinel_protocol::ids::{SpecHash, TaskRef, TaskUid};
+use sentinel_protocol::ids::{RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 use serde_json::json;
@@ -39,27 +39,7 @@ pub(super) async fn approve(
     let targets_digest: String = required(query, "targetsDigest", allowed)?;
     let task = find(api, &name).await?;
     let awaiting = awaited(&name, &task)?;
-    if awaiting.run != i64::from(run.0) {
-        return Err(changed(
-            &name,
-            "the Run that is due",
-            "run",
-            &run.to_string(),
-            &awaiting.run.to_string(),
-        ));
-    }
-    if awaiting.spec_hash != spec_hash.as_str() {
-        return Err(changed(&name, "what it runs", "specHash", spec_hash.as_str(), &awaiting.spec_hash));
-    }
-    if awaiting.targets_digest != targets_digest {
-        return Err(changed(
-            &name,
-            "the list of nodes",
-            "targetsDigest",
-            &targets_digest,
-            &awaiting.targets_digest,
-        ));
-    }
+    is_what_was_shown(&name, awaiting, (run, &spec_hash, &targets_digest))?;
     let approver = asking(api, request).ok_or_else(|| {
         forbidden(
             "it is not known who you are: an approval needs a server that authenticates people".to_owned(),
@@ -119,6 +99,30 @@ fn changed(name: &TaskRef, what: &str, field: &str, given: &str, now: &str) -> A
     let message =
         format!("{what} has changed since you were shown Task {name}; read it again before you approve it");
     conflict(message).at(field, given, now)
+}
+
+/// The caller names what the Task waits for.
+fn is_what_was_shown(
+    name: &TaskRef,
+    awaiting: &AwaitingApproval,
+    (run, spec_hash, targets_digest): (RunNumber, &SpecHash, &str),
+) -> Result<(), ApiError> {
+    if awaiting.run != i64::from(run.0) {
+        return Err(changed(name, "the Run that is due", "run", &run.to_string(), &awaiting.run.to_string()));
+    }
+    if awaiting.spec_hash != spec_hash.as_str() {
+        return Err(changed(name, "what it runs", "specHash", spec_hash.as_str(), &awaiting.spec_hash));
+    }
+    if awaiting.targets_digest != targets_digest {
+        return Err(changed(
+            name,
+            "the list of nodes",
+            "targetsDigest",
+            targets_digest,
+            &awaiting.targets_digest,
+        ));
+    }
+    Ok(())
 }
 
 /// The approver is not behind the Run.

@@ -19,7 +19,7 @@ use super::validate::targets::selector;
 use super::validate::values::duration;
 use crate::files;
 
-/// Largest file, bytes: what a ConfigMap holds.
+/// Largest file, bytes: what a `ConfigMap` holds.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Most ceilings, classes, and entries of a list.

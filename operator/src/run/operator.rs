@@ -44,7 +44,6 @@ use crate::metrics::Registry as MetricsRegistry;
 use crate::presence::Presence;
 use crate::presence::mirror::{MirrorOptions, PresenceMirror};
 use crate::records::Records;
-use crate::resource::stamp::Stamps;
 use crate::server::tls::Tls;
 use crate::server::{Exposure, Server, Shares};
 use crate::traces::Traces;
@@ -145,6 +144,7 @@ struct Shared {
     metrics: MetricsRegistry,
     registry: Registry,
     runs: RunStore,
+    ceilings: CurrentCeilings,
     stop: Stop,
 }
 
@@ -185,9 +185,9 @@ impl Operator {
         let addresses = listeners.addresses();
 
         let requests = ReconcileRequests::default();
-        let shared = Shared::new(clock, metrics, (traces, audit.clone()), requests.clone());
+        let shared = Shared::new(clock, metrics, (traces, audit.clone()), (requests.clone(), ceilings));
         let stop = shared.stop.clone();
-        let mut tasks = Tasks::new(shared.health.clone());
+        let (mut tasks, counters) = (Tasks::new(shared.health.clone()), Arc::new(Counters::default()));
 
         let (readers, caches) = caches::start(&mut tasks, &shared.health, stop.all.clone());
         let archive = Archive::start(&mut tasks, &shared.archive_parts(&history));
@@ -198,28 +198,22 @@ impl Operator {
         let elected = elect(election, &gateway, &shared.clock, stop.election.clone());
         tasks.spawn("the election", elected.work);
         let (leadership, successor) = (elected.leadership, elected.successor);
-        let counters = Arc::new(Counters::default());
-        let stamps = cluster.stamps();
-        let parts = Parts {
-            ceilings: ceilings.clone(),
-            ..shared.parts(&cluster, &history, &archive, &readers, &leadership)
-        };
+        let parts = shared.parts(&cluster, &history, &archive, &readers, &leadership);
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
         shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
         shared.start_departed_sweep(&mut tasks, &readers);
         shared.start_memory_release(&mut tasks, &gateway);
+        shared.start_reading_ceilings(&mut tasks);
 
         shared.publish_metrics(&*cluster, &archive, &mirror, counters, presence_answered, settings);
         shared.publish_overview(&readers, &leadership, lease.as_deref());
         let archiver = archive.archiver.clone();
-        let keep = ceilings.keep_current(shared.runs.clone(), shared.metrics.clone(), stop.all.clone());
-        tasks.spawn("the ceilings", keep);
         for (name, start) in background {
             tasks.spawn(name, start(stop.all.clone()));
         }
         let mut api = shared.api(cluster, history, archive, readers, settings, base_path);
-        (api.by_caller, api.owner, api.audit, api.stamps) = (by_caller, owner, audit, stamps);
+        (api.by_caller, api.owner, api.audit) = (by_caller, owner, audit);
         listeners.serve(&mut tasks, gateway.clone(), Arc::new(api), &stop.all);
         Ok(Self { tasks, stop, successor, gateway, archiver, mirror, drain, addresses })
     }
@@ -305,7 +299,7 @@ impl Shared {
             health: self.health.clone(),
             metrics: self.metrics.clone(),
             stamps: cluster.stamps(),
-            ceilings: CurrentCeilings::default(),
+            ceilings: self.ceilings.clone(),
         }
     }
 
@@ -313,13 +307,14 @@ impl Shared {
         clock: Clock,
         metrics: MetricsRegistry,
         (traces, audit): (Traces, Audit),
-        requests: ReconcileRequests,
+        (requests, ceilings): (ReconcileRequests, CurrentCeilings),
     ) -> Self {
         let registry = Registry::new();
         let (endings, agents) = (Endings::new(&metrics, traces, audit, clock.clone()), registry.clone());
         let offset = move |node: &NodeName| agents.clock_offset_millis(node);
         let runs = RunStore::noting(requests, endings, offset);
-        Self { health: Health::new(), clock, metrics, registry, runs, stop: Stop::default() }
+        let (health, stop) = (Health::new(), Stop::default());
+        Self { health, clock, metrics, registry, runs, ceilings, stop }
     }
 
     fn publish_overview(&self, readers: &CacheReaders, leadership: &Leadership, lease: Option<&str>) {
@@ -378,6 +373,12 @@ impl Shared {
         tasks.spawn("the return of memory", until(self.stop.all.clone(), waves));
     }
 
+    /// Reads the file of ceilings again when it changes.
+    fn start_reading_ceilings(&self, tasks: &mut Tasks) {
+        let (runs, metrics, stop) = (self.runs.clone(), self.metrics.clone(), self.stop.all.clone());
+        tasks.spawn("the ceilings", self.ceilings.clone().keep_current(runs, metrics, stop));
+    }
+
     /// Removes nodes that have left the cluster from the registry.
     fn start_departed_sweep(&self, tasks: &mut Tasks, readers: &CacheReaders) {
         let (registry, ledgers) = (self.registry.clone(), Arc::new(self.runs.clone()));
@@ -425,10 +426,10 @@ impl Shared {
         let all_nodes = move || (*nodes.nodes()).clone();
         Api {
             within: cluster.within(),
+            stamps: cluster.stamps(),
             store: cluster,
             by_caller: None,
             audit: Audit::default(),
-            stamps: Stamps::default(),
             owner: None,
             owners: Owners::default(),
             base_path,

@@ -101,15 +101,24 @@ struct OperationText {
     success: &'static str,
 }
 
+/// Of the operations about this process: id, tag, summary, and the status of a success.
+fn of_process(operation: Operation) -> (&'static str, &'static str, &'static str, &'static str) {
+    match operation {
+        Operation::Health => ("health", "process", "Liveness of the process.", "200"),
+        Operation::Ready => ("ready", "process", "Readiness of the process, with the reasons if not.", "200"),
+        Operation::Metrics => ("metrics", "process", "Metrics in the text format of Prometheus.", "200"),
+        _ => ("openapi", "process", "This document.", "200"),
+    }
+}
+
 fn text_of(operation: Operation) -> OperationText {
     let (id, tag, summary, success) = match operation {
         Operation::TaskLog | Operation::Discovery | Operation::Page | Operation::PageAsset => {
             ("unlisted", "unlisted", "Not a part of this API.", "200")
         }
-        Operation::Health => ("health", "process", "Liveness of the process.", "200"),
-        Operation::Ready => ("ready", "process", "Readiness of the process, with the reasons if not.", "200"),
-        Operation::Metrics => ("metrics", "process", "Metrics in the text format of Prometheus.", "200"),
-        Operation::OpenApi => ("openapi", "process", "This document.", "200"),
+        Operation::Health | Operation::Ready | Operation::Metrics | Operation::OpenApi => {
+            of_process(operation)
+        }
         Operation::ListNodes => ("listNodes", "nodes", "All nodes.", "200"),
         Operation::GetNode => ("getNode", "nodes", "One node.", "200"),
         Operation::NodeSamples => (
@@ -136,12 +145,7 @@ fn text_of(operation: Operation) -> OperationText {
         }
         Operation::CancelTask => ("cancelTask", "tasks", "Cancels the active Run.", "202"),
         Operation::RerunTask => ("rerunTask", "tasks", "Runs the same spec again.", "202"),
-        Operation::ApproveTask => (
-            "approveTask",
-            "tasks",
-            "Approves the Run that is due, for another than who asked for it.",
-            "202",
-        ),
+        Operation::ApproveTask => ("approveTask", "tasks", "Approves the Run that is due.", "202"),
         Operation::TaskEvents => (
             "taskEvents",
             "tasks",
