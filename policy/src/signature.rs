@@ -93,7 +93,7 @@ pub struct SignatureRule {
     pub secrets: UnsignedSecrets,
 }
 
-/// What a rule with a signature allows of Secrets: whoever can change one, or is the operator, chooses its value.
+/// What a rule with a signature allows of Secrets: its value is chosen by the operator, and by who can change it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum UnsignedSecrets {
     /// No reference to a Secret.

@@ -30,7 +30,7 @@ use super::ledger::{Origin, RunLedger, RunStage};
 use super::notices::{run_ended, run_started};
 use super::recreation;
 use super::rollout::{self, AgentFacts, HistoryLookup, NodeObject, RolloutContext, Step, earlier};
-use super::run::{self, Counts, RunState, RunSummary, Stopping, Trigger, Verdict};
+use super::run::{self, RunState, RunSummary, Stopping, Trigger, Verdict};
 use super::settle;
 use super::status::{self, Handled, MAX_RECENT, PendingRetries, Reach, Recorded, RollUp};
 use super::targets;
@@ -89,20 +89,8 @@ fn begin_within_ceiling(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigg
     let held = |doing| hold(observed, idle(plan, observed, now), doing, None);
     match ceiling::judge(observed.ceilings, &wanted) {
         Judgement::Within { ceiling, approved_by } => {
-            let run = RunState {
-                number,
-                trigger,
-                spec_hash: plan.spec_hash.clone(),
-                rerun_token: plan.rerun_token.clone(),
-                started_at: now.wall,
-                finished_at: None,
-                verdict: None,
-                stopping: None,
-                targets: 0,
-                counts: Counts::default(),
-                ceiling,
-                approved_by,
-            };
+            let begun = RunState::begun(number, trigger, plan, now.wall);
+            let run = RunState { ceiling, approved_by, ..begun };
             start_run(plan, observed, run, targets, now)
         }
         Judgement::Exceeded(_, message) => held(TaskState::BeyondCeiling(&message)),

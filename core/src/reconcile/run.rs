@@ -4,6 +4,8 @@ use sentinel_protocol::ids::{RunNumber, SpecHash, TaskUid};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
+use crate::plan::TaskPlan;
+
 /// Why a Run was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -99,6 +101,26 @@ pub struct RunState {
     pub ceiling: Option<RunCeiling>,
     /// Who approved it, if that was needed.
     pub approved_by: Option<Requester>,
+}
+
+impl RunState {
+    /// A Run that begins, without targets so far.
+    pub fn begun(number: RunNumber, trigger: Trigger, plan: &TaskPlan, at: UnixMillis) -> Self {
+        Self {
+            number,
+            trigger,
+            spec_hash: plan.spec_hash.clone(),
+            rerun_token: plan.rerun_token.clone(),
+            started_at: at,
+            finished_at: None,
+            verdict: None,
+            stopping: None,
+            targets: 0,
+            counts: Counts::default(),
+            ceiling: None,
+            approved_by: None,
+        }
+    }
 }
 
 /// What of a ceiling holds while a Run is active, as it was when the Run began.

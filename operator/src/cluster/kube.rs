@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, DynamicObject, GetParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Config, Resource, ResourceExt};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Finalizer, Notice};
 use sentinel_protocol::ids::{Namespace, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
-use sentinel_secrets::values::SecretValue;
 use serde_json::json;
 
 use super::call::{Repeat, call};
@@ -25,6 +24,7 @@ use super::client::{API_MANAGER, OPERATOR_MANAGER, client, patches_as, writes_as
 use super::error::ClusterError;
 use super::events::Events;
 use super::seams::{Answer, Change, Cluster, Publication, SecretKeys, StoresByCaller, TaskKeeper, TaskStore};
+use super::secret;
 use super::targets::{self, DIGEST_LABEL, TASK_UID_LABEL, display};
 use super::watch::{self, Content, WatchHealth};
 use crate::metrics::Registry;
@@ -458,27 +458,7 @@ impl Cluster for KubeCluster {
     }
 
     fn secret<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<SecretKeys>> {
-        Box::pin(async move {
-            let doing = format!("read Secret {namespace}/{name}");
-            let path = Secret::url_path(&(), Some(namespace));
-            // As text, and parsed here: the client logs an answer that it cannot parse.
-            let text = || async {
-                let request = kube::api::Request::new(path.clone()).get(name, &GetParams::default());
-                let request = request.map_err(kube::Error::BuildRequest)?;
-                self.client.request_text(request).await.map(SecretString::from)
-            };
-            let text = match call(&doing, Repeat::Idempotent, text).await {
-                Ok(text) => text,
-                Err(ClusterError::Gone { .. }) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            // Not the error of the parser: it could quote a part.
-            let secret: Secret = serde_json::from_str(text.expose_secret()).map_err(|_| {
-                ClusterError::Unavailable { doing, source: "the answer cannot be parsed".into() }
-            })?;
-            let keys = secret.data.unwrap_or_default().into_iter();
-            Ok(Some(keys.map(|(key, value)| (key, SecretValue::new(value.0))).collect()))
-        })
+        Box::pin(secret::read(&self.client, namespace, name))
     }
 
     fn is_own_secret(&self, namespace: &str, name: &str) -> bool {

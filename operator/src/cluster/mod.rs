@@ -15,6 +15,7 @@
 //!   call to it;
 //! * `events`: cluster events, and their rate limit;
 //! * [`nodes`]: all Nodes, as far as target choice needs them;
+//! * `secret`: a Secret that a command gets;
 //! * [`targets`]: a long frozen target list, as slices and back.
 
 mod api_calls;
@@ -26,6 +27,7 @@ mod events;
 pub mod kube;
 pub mod nodes;
 mod seams;
+mod secret;
 pub mod targets;
 pub mod watch;
 

@@ -201,8 +201,7 @@ impl Operator {
         let parts = shared.parts(&cluster, &history, &archive, &readers, &leadership);
         let controller = controller::run(parts, caches, requests, counters.clone(), stop.controller.clone());
         tasks.spawn("the reconcile loop", controller);
-        shared.start_orphan_sweep(&mut tasks, &readers, &gateway);
-        shared.start_departed_sweep(&mut tasks, &readers);
+        shared.start_sweeps(&mut tasks, &readers, &gateway);
         shared.start_memory_release(&mut tasks, &gateway);
         shared.start_reading_ceilings(&mut tasks);
 
@@ -348,6 +347,12 @@ impl Shared {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
         })
+    }
+
+    /// Removes what is left of Runs and of nodes, at intervals.
+    fn start_sweeps(&self, tasks: &mut Tasks, readers: &CacheReaders, gateway: &Gateway) {
+        self.start_orphan_sweep(tasks, readers, gateway);
+        self.start_departed_sweep(tasks, readers);
     }
 
     /// Cancels and forgets Attempts that no tracked Run has.

@@ -100,7 +100,7 @@ async fn a_namespace_that_has_not_opted_in_is_named_with_what_to_do() {
     }
 }
 
-/// The gateway was once not told, so that the agent refused what all may be missing of.
+/// The gateway once sent nothing then, so that the agent refused the command.
 #[tokio::test(start_paused = true)]
 async fn an_optional_key_may_be_missing() {
     let spec = PASSWORD.replace("key: password", "key: password, optional: true");

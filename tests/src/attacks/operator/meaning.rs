@@ -279,7 +279,7 @@ impl Mutator<'_> {
             "1000",
             "Root",
             "",
-            "nobody:root",
+            "daemon:root",
             "+0",
             "0x0",
         ])
