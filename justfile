@@ -34,14 +34,6 @@ attacks *ARGS:
     cargo build --locked -p sentinel-operator -p sentinel -p sentinel-node-agent -p sentinel-tests --bins
     cargo run --quiet --locked -p sentinel-tests --bin attacks -- {{ARGS}}
 
-# Searches for inputs that break a decoder: all targets or one, SECONDS each: `just fuzz`, `just fuzz policy 600`
-fuzz TARGET="all" SECONDS="60":
-    scripts/fuzz {{TARGET}} {{SECONDS}}
-
-# Adds to fuzz/corpus what `just fuzz` has found, in the fewest files
-fuzz-minimise TARGET="all":
-    scripts/fuzz --minimise {{TARGET}}
-
 # How soon another operator leads a thousand agents after the leader was killed, and after it was terminated. As root
 failover *ARGS:
     tests/parts/install

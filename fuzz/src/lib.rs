@@ -1,6 +1,6 @@
 //! A function for each decoder of what another party writes: it takes any bytes, and panics if the decoder does, or if something
-//! does not hold that holds for every input. `scripts/fuzz` searches for such bytes, guided by coverage; the test `corpus` runs
-//! what it has found.
+//! does not hold that holds for every input. the test `corpus` runs
+//! the inputs in `corpus`.
 //!
 //! * [`wire`]: messages and records, in both directions;
 //! * [`disk`]: the files of a node: journal, write-ahead log, tombstones, spool;

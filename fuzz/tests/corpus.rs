@@ -1,4 +1,4 @@
-//! What the fuzzers have found, without a fuzzer: every file of the corpora through the function of its target.
+//! Without a fuzzer: every file of the corpora through the function of its target.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn no_input_of_the_corpora_breaks_a_decoder() {
     }
     assert!(
         bytes < MOST,
-        "the corpora have {bytes} bytes; at most {MOST} are allowed: scripts/fuzz --minimise"
+        "the corpora have {bytes} bytes; at most {MOST} are allowed"
     );
 }
 

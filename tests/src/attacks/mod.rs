@@ -9,7 +9,6 @@
 //! form of what `just attacks` runs in full.
 
 pub mod agent_epoch;
-pub mod agent_lies;
 pub mod agent_output;
 pub mod agent_reports;
 pub mod agent_sockets;
@@ -53,7 +52,6 @@ pub const ALL: &[Attack] = &[
     agent_output::ATTACK,
     agent_sockets::ATTACK,
     agent_tokens::ATTACK,
-    agent_lies::ATTACK,
     operator::ATTACK,
 ];
 

@@ -10,8 +10,7 @@ use sentinel_protocol::to_operator::{ReportedState, ToOperator};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::meaning::MEANING;
-use super::mutate::{FORM, Mutator};
+use super::mutate::{FORM, MEANING, Mutator};
 use super::node::{Allow, Node, Session, receive};
 use super::policy::{Asked, RULES, RUNS, counts};
 use super::requests::{self, CHEAP_FORMS, FORMS, Place, is_message};

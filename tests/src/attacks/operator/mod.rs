@@ -5,11 +5,10 @@
 //! * [`witness`]: the program that is started, and what it states;
 //! * [`policy`]: the policy, and the oracle;
 //! * [`node`]: an agent, and the operator's side of its sockets;
-//! * [`requests`], [`mutate`], [`meaning`]: messages, and their mutations, of form and of meaning;
+//! * [`requests`], [`mutate`]: messages, and their mutations;
 //! * [`harness`]: one node under attack, and what became of it.
 
 pub mod harness;
-pub mod meaning;
 pub mod mutate;
 pub mod node;
 pub mod policy;
