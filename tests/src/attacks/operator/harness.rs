@@ -413,12 +413,8 @@ impl Harness {
                     }
                     accepted.insert(record["attempt"].as_str().unwrap_or_default().to_owned());
                 }
-                Some("Refused") if record["refusal"]["reason"] == "Policy" => {
-                    if !record["refusal"]["rule"].as_str().is_some_and(|rule| RULES.contains(&rule)) {
-                        self.tally
-                            .faults
-                            .push(format!("an audit record of a refusal without its rule: {line}"));
-                    }
+                Some("Refused") if is_without_rule(&record["refusal"]) => {
+                    self.tally.faults.push(format!("an audit record of a refusal without its rule: {line}"));
                 }
                 _ => {}
             }
@@ -430,6 +426,12 @@ impl Harness {
         self.tally.faults.truncate(12);
         Ok((self.tally, self.sampler.finish()))
     }
+}
+
+/// Whether a refusal by the policy names no rule of it.
+fn is_without_rule(refusal: &Value) -> bool {
+    let is_named = refusal["rule"].as_str().is_some_and(|rule| RULES.contains(&rule));
+    refusal["reason"] == "Policy" && !is_named
 }
 
 fn has_unknown_kind(text: &str) -> bool {

@@ -68,6 +68,7 @@ impl Mutator<'_> {
     }
 
     /// Changes the form of a message, and returns its text, which need not be JSON any more.
+    #[allow(clippy::too_many_lines, reason = "one arm for each kind")]
     pub fn form(&mut self, kind: &str, message: &Value) -> Vec<u8> {
         let mut message = message.clone();
         let mut places = Vec::new();
