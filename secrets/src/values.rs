@@ -21,6 +21,15 @@ impl SecretValue {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+
+    /// What is masked in output: the bytes without the end of a line that many Secrets end with.
+    pub fn without_end_of_line(&self) -> &[u8] {
+        let mut value = self.expose();
+        while let [rest @ .., b'\r' | b'\n'] = value {
+            value = rest;
+        }
+        value
+    }
 }
 
 impl fmt::Debug for SecretValue {
@@ -183,6 +192,13 @@ mod tests {
             values.insert(&reference(key), SecretValue::new(value.to_vec()));
         }
         values
+    }
+
+    #[test]
+    fn only_the_end_of_a_line_is_not_masked() {
+        for (value, masked) in [("abc  \r\n\n", "abc  "), ("\n", ""), ("a\nb", "a\nb")] {
+            assert_eq!(SecretValue::new(value.into()).without_end_of_line(), masked.as_bytes());
+        }
     }
 
     fn request(env: Option<SecretKeyRef>, stdin: Option<SecretKeyRef>) -> RunRequest {

@@ -40,7 +40,7 @@ impl SecretReader {
         for (field, reference) in request.secrets() {
             let secret = self.secret(cluster, task, reference).await?;
             if let Some(value) = value(task, &field, reference, secret)?.cloned() {
-                if request.output.mask && (1..MIN_MASKED).contains(&value.expose().trim_ascii_end().len()) {
+                if request.output.mask && (1..MIN_MASKED).contains(&value.without_end_of_line().len()) {
                     self.short.insert(reference.to_string());
                 }
                 values.insert(reference, value);
