@@ -114,6 +114,25 @@ fn heads(records: &[Record]) -> usize {
     records.iter().filter(|record| matches!(record, Record::HeadSeen { .. })).count()
 }
 
+/// The heads that History has, once it has those of operator and node: within seconds.
+fn heads_in_history(dev: &Dev, deadline: std::time::Instant) -> String {
+    let kept = || {
+        let value = dev.run(&["audit", "heads", "-o", "json"]).exited(0).json();
+        let items = value["items"].as_array().unwrap();
+        let is_of_operator = |item: &&serde_json::Value| item["of"] == "operator";
+        let is_of_node =
+            |item: &serde_json::Value| item["of"] != "operator" && item["seq"].as_u64() > Some(1);
+        (items.iter().any(|item| is_of_operator(&item)) && items.iter().any(is_of_node))
+            .then(|| value.to_string())
+    };
+    loop {
+        assert!(std::time::Instant::now() < deadline, "no heads in History");
+        if let Some(kept) = kept() {
+            return kept;
+        }
+    }
+}
+
 #[test]
 fn operator_and_nodes_record_a_run_and_each_others_heads() {
     let folder = tempfile::tempdir().unwrap();
@@ -131,23 +150,7 @@ fn operator_and_nodes_record_a_run_and_each_others_heads() {
         assert!(std::time::Instant::now() < deadline, "no heads: {:?}", records(&node.join("audit")));
         std::thread::yield_now();
     }
-    // History has both within seconds, and keeps them when the records are gone.
-    let kept = || {
-        let value = dev.run(&["audit", "heads", "-o", "json"]).exited(0).json();
-        let items = value["items"].as_array().unwrap();
-        let is_of_operator = |item: &&serde_json::Value| item["of"] == "operator";
-        let is_of_node =
-            |item: &serde_json::Value| item["of"] != "operator" && item["seq"].as_u64() > Some(1);
-        (items.iter().any(|item| is_of_operator(&item)) && items.iter().any(is_of_node))
-            .then(|| value.to_string())
-    };
-    let kept = loop {
-        assert!(std::time::Instant::now() < deadline, "no heads in History");
-        if let Some(kept) = kept() {
-            break kept;
-        }
-    };
-    fs::write(folder.path().join("heads.json"), kept).unwrap();
+    fs::write(folder.path().join("heads.json"), heads_in_history(&dev, deadline)).unwrap();
     dev.interrupt();
     dev.wait();
 
