@@ -111,13 +111,13 @@ fn a_signature_is_for_one_request_on_some_nodes_until_some_time() {
 #[test]
 fn a_signature_does_not_cover_values_of_secrets() {
     let reference = SecretKeyRef { name: "script".into(), key: "sh".into(), optional: false };
-    let from_secret = |start: &mut Start, in_env: bool| match in_env {
-        true => {
-            let variable =
-                EnvVar { name: "A".into(), value: String::new(), value_from: Some(reference.clone()) };
-            start.request.env.push(variable);
+    let from_secret = |start: &mut Start, in_env: bool| {
+        let from = Some(reference.clone());
+        if in_env {
+            start.request.env.push(EnvVar { name: "A".into(), value: String::new(), value_from: from });
+        } else {
+            start.request.stdin_from = from;
         }
-        false => start.request.stdin_from = Some(reference.clone()),
     };
     let both = "  env: [{name: A}]\n  stdin: Any\n";
     for in_env in [true, false] {
