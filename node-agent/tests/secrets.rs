@@ -90,6 +90,21 @@ fn encodings_in_pieces_are_masked_and_a_prompt_is_live() {
     assert_eq!(run.ended.exit.masked, 3);
 }
 
+/// In lines, the end of base64 and what followed a line that ended within the value were visible.
+#[test]
+fn base64_of_real_programs_is_masked_in_lines() {
+    let mut node = Node::new();
+    let mut start = script(
+        1,
+        "printf 'machine artifacts.example.com login deploy password %s\\n' \"$S\" | base64; cat | base64",
+    );
+    start.request.stdin_from = None;
+    start.request.stdin = "no secret".into();
+    let run = run(&mut node, &start, &values(&[("env", b"correct-horse-battery1")]));
+    let visible = "bWFjaGluZSBhcnRpZmFjdHMuZXhhbXBsZS5jb20gbG9naW4gZGVwbG95IHBhc3N3b3JkI";
+    assert_eq!(run.text(), format!("{visible}***K\nbm8gc2VjcmV0\n"));
+}
+
 #[test]
 fn large_values_fit_through_the_pipe() {
     let mut node = Node::new();

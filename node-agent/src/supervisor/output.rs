@@ -184,6 +184,9 @@ impl StreamPipe {
             }
             Some(masker) => {
                 masker.feed(data, masked);
+                if masker.holds_end_of_line() {
+                    masker.release(masked);
+                }
                 self.release_at =
                     masker.may_release().then(|| host::boot_clock_ms().saturating_add(RELEASE_AFTER_MS));
                 self.store(masked, writer);
