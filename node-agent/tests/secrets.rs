@@ -90,6 +90,20 @@ fn encodings_in_pieces_are_masked_and_a_prompt_is_live() {
     assert_eq!(run.ended.exit.masked, 3);
 }
 
+/// Where all parts of a value began alike, masking was so slow that two thirds of this were not stored.
+#[test]
+fn no_output_is_lost_whatever_the_values_are() {
+    let mut node = Node::new();
+    let value: Vec<u8> =
+        (0..65_536_u32).map(|n| if n % 32 < 3 { 0 } else { (n * 7919 % 255) as u8 | 1 }).collect();
+    let mut start = script(1, "head -c 1000000 /dev/zero | tr '\\0' 0; echo the end");
+    start.request.env.clear();
+    let run = run(&mut node, &start, &values(&[("stdin", &value)]));
+    assert_eq!((run.ended.output.stdout.bytes, run.ended.output.stdout.dropped), (1_000_008, 0));
+    assert!(run.text().ends_with("0the end\n"));
+    assert!(!run.ended.output.held_open && run.ended.exit.output_held_ms.is_none());
+}
+
 /// In lines, the end of base64 and what followed a line that ended within the value were visible.
 #[test]
 fn base64_of_real_programs_is_masked_in_lines() {

@@ -159,6 +159,13 @@ impl Writer {
         }
     }
 
+    /// Records output that is not read, because the window is full and the Attempt is over.
+    pub fn leave_out(&mut self, stream: Stream, len: u64, at_micros: i64) {
+        if len > 0 {
+            self.append_hole(stream, len, DropReason::SpoolFull, at_micros);
+        }
+    }
+
     /// Detects segments that the reader has released.
     pub fn detect_released(&mut self, now_ms: u64) {
         let before = self.segments.len();

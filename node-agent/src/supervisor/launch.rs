@@ -396,7 +396,7 @@ fn write_values(pipe: &mut File, line: &[u8], values: &Zeroizing<Vec<u8>>) -> io
             }
         }
     }
-    // For the answer, which must not be lost.
+    // Room for the answer of an `Unconfirmed`, which is written without waiting and must not be lost.
     wait_for_room(pipe, until)
 }
 

@@ -18,8 +18,10 @@ use crate::spool::{Room, Writer};
 const PIPE_SIZE: usize = 1 << 20;
 /// How long output may be held back that may become the value of a Secret, milliseconds: a prompt is seen after it.
 const RELEASE_AFTER_MS: u64 = 200;
-/// Bytes read at once; then the other pipe is read.
+/// Bytes read at once; then the other pipe is read, and the clocks are.
 const READ_SIZE: usize = 256 << 10;
+/// Bytes read at once where values are masked, which takes longer.
+const MASKED_READ_SIZE: usize = 16 << 10;
 
 #[derive(Debug)]
 struct StreamPipe {
@@ -82,7 +84,8 @@ impl Output {
         if streams == Streams::Separate {
             pipes.push(open(Stream::Stderr, stderr));
         }
-        Self { streams: pipes, writer, buffer: vec![0; READ_SIZE], masked: Vec::new() }
+        let read_size = if secrets.is_some() { MASKED_READ_SIZE } else { READ_SIZE };
+        Self { streams: pipes, writer, buffer: vec![0; read_size], masked: Vec::new() }
     }
 
     /// The pipes that are still open.
@@ -123,6 +126,36 @@ impl Output {
             }
         }
         result
+    }
+
+    /// Reads what is in the pipes now, so that nothing is lost that was written before. What is written meanwhile is not waited for;
+    /// what the Spool has no room for becomes a hole.
+    pub(super) fn read_rest(&mut self, now: u64) {
+        let Self { streams, writer, buffer, masked } = self;
+        for stream in streams {
+            let unread = |stream: &StreamPipe| match &stream.pipe {
+                Some(pipe) => rustix::io::ioctl_fionread(pipe).unwrap_or(0),
+                None => 0,
+            };
+            // One read more shows whether that was all.
+            let mut most = unread(stream) + 1;
+            while let Some(pipe) = stream.pipe.as_mut().filter(|_| most > 0) {
+                if writer.room(now, host::wall_clock_micros()) != Room::Open {
+                    writer.leave_out(stream.stream, unread(stream), host::wall_clock_micros());
+                    break;
+                }
+                match pipe.read(buffer) {
+                    Ok(0) => stream.close(writer, masked),
+                    Ok(read) => {
+                        stream.take(&buffer[..read], writer, masked);
+                        most = most.saturating_sub(read as u64);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => stream.close(writer, masked),
+                }
+            }
+        }
     }
 
     /// When [`Self::release_held`] is to be called.
@@ -228,4 +261,52 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use sentinel_protocol::request::OutputRules;
+
+    use super::*;
+
+    /// Both pipes, with this many bytes in each; the command's ends.
+    fn output(log: &std::path::Path, spool: u64, unread: usize) -> (Output, [File; 2]) {
+        let rules = OutputRules { limit: 1 << 30, spool, max_block_ms: 1_000, merge: false, mask: true };
+        let [out, err] = [open_pipe().unwrap(), open_pipe().unwrap()];
+        let mut ends = [File::from(out.1), File::from(err.1)];
+        for end in &mut ends {
+            end.write_all(&vec![b'x'; unread]).unwrap();
+        }
+        (Output::new(Writer::create(log, rules).unwrap(), Streams::Separate, [out.0, err.0], None), ends)
+    }
+
+    #[test]
+    fn the_rest_is_read_to_the_end_unless_a_process_holds_the_pipes() {
+        for is_held in [false, true] {
+            let log = tempfile::tempdir().unwrap();
+            let (mut output, ends) = output(log.path(), 16 << 20, 60_000);
+            output.buffer.truncate(7_000);
+            let _ends = is_held.then_some(ends);
+            output.read_rest(0);
+            assert_eq!(output.is_closed(), !is_held);
+            let summary = output.finish(0);
+            assert_eq!([summary.stdout.bytes, summary.stderr.bytes], [60_000; 2]);
+            assert_eq!([summary.stdout.dropped, summary.stderr.dropped], [0; 2]);
+        }
+    }
+
+    /// What was still in the pipe was missing without a mark.
+    #[test]
+    fn a_rest_without_room_in_the_spool_is_a_hole() {
+        let log = tempfile::tempdir().unwrap();
+        let (mut output, _ends) = output(log.path(), 16 << 10, 60_000);
+        output.buffer.truncate(7_000);
+        output.read_rest(0);
+        let summary = output.finish(0);
+        assert_eq!([summary.stdout.bytes, summary.stderr.bytes], [60_000; 2]);
+        assert!((1..60_000).contains(&summary.stdout.dropped), "{}", summary.stdout.dropped);
+        assert_eq!(summary.stderr.dropped, 60_000);
+    }
 }

@@ -27,9 +27,6 @@ use crate::host::boot_clock_ms;
 use crate::journal::{Accepted, AgentWaker, AttemptDir, Change, SupervisorWakeups};
 use crate::spool::Room;
 
-/// How often the pipes are read once more when a kept process holds them open: more than a full pipe holds.
-const FINAL_READS: usize = 8;
-
 /// Shortest time between two wake-ups of the agent for new output, milliseconds.
 const WAKE_EVERY_MS: u64 = 10;
 
@@ -132,7 +129,12 @@ impl<'a> Supervision<'a> {
 
     /// Closes the output and sums up how the Attempt ended.
     pub(super) fn finish(&mut self, survivors: Vec<i32>) -> Ended {
-        let mut summary = self.output.finish(boot_clock_ms());
+        let now = boot_clock_ms();
+        if !self.output.is_closed() {
+            self.output.read_rest(now);
+            self.state.on_rest_read(now, self.output.is_closed());
+        }
+        let mut summary = self.output.finish(now);
         summary.held_open = self.state.held_open_ms().is_some();
         let status = self.state.status();
         let termination = self.state.termination();
@@ -253,22 +255,10 @@ impl<'a> Supervision<'a> {
 
     fn is_over(&mut self, now: u64, room: Room) -> bool {
         if self.state.is_over_with_leftovers(now, room) {
-            if !self.output.is_closed() {
-                self.read_final_output(now);
-            }
             self.left = left_behind(self.cgroup, Fate::Kept);
             return true;
         }
         self.state.is_over(now, room, self.last_read)
-    }
-
-    /// Reads what was written before the pipes are closed; a process that continues to write is not waited for.
-    fn read_final_output(&mut self, now: u64) {
-        for _ in 0..FINAL_READS {
-            if self.output.room(now) != Room::Open || self.output.read() == ReadProgress::Empty {
-                return;
-            }
-        }
     }
 
     /// Waits for an event or until this time, and processes what arrived.

@@ -180,13 +180,7 @@ impl EndState {
         let Some((_, exited_at)) = self.exited.filter(|_| ended_on_its_own && !self.tree_is_empty) else {
             return false;
         };
-        if !self.output_is_over(now, exited_at, room) {
-            return false;
-        }
-        if self.closed_at.is_none() {
-            self.held_open_ms = Some(now.saturating_sub(exited_at));
-        }
-        true
+        self.output_is_over(now, exited_at, room)
     }
 
     /// Whether neither processes nor output are left, or no more output is waited for.
@@ -199,11 +193,17 @@ impl EndState {
         // that continues to write is not waited for.
         let waited = self.termination.is_some() || now >= exited_at.saturating_add(DRAIN_MS);
         let too_long = self.gone_at.is_some_and(|gone_at| now >= gone_at.saturating_add(DRAIN_MS));
-        let over = room == Room::Open && (too_long || waited && last_read == ReadProgress::Empty);
-        if over {
+        room == Room::Open && (too_long || waited && last_read == ReadProgress::Empty)
+    }
+
+    /// What was in the pipes has been read: if they are at end-of-file now, only reading took long.
+    pub(super) fn on_rest_read(&mut self, now: u64, is_closed: bool) {
+        let Some((_, exited_at)) = self.exited else { return };
+        if !is_closed {
             self.held_open_ms.get_or_insert(now.saturating_sub(exited_at));
+        } else if self.termination.is_none() {
+            self.held_open_ms = None;
         }
-        over
     }
 
     /// What to do about the tree that is being ended.
@@ -298,6 +298,16 @@ mod tests {
         assert!(state.just_gone(100) && !state.just_gone(101));
         assert!(!state.is_over(99 + DRAIN_MS, Room::Open, ReadProgress::Empty));
         assert!(state.is_over(100 + DRAIN_MS, Room::Open, ReadProgress::Empty));
+        state.on_rest_read(100 + DRAIN_MS, false);
         assert_eq!(state.held_open_ms(), Some(DRAIN_MS));
+    }
+
+    #[test]
+    fn output_that_took_long_to_read_was_not_held_open() {
+        let mut state = exited(Leftovers::End, true);
+        assert!(state.just_gone(100));
+        assert!(state.is_over(100 + DRAIN_MS, Room::Open, ReadProgress::Data));
+        state.on_rest_read(100 + DRAIN_MS, true);
+        assert_eq!(state.held_open_ms(), None);
     }
 }
