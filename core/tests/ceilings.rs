@@ -9,16 +9,17 @@ mod world;
 use kstatus::{Kstatus, Shown};
 use proptest::prelude::*;
 use sentinel_core::plan::{
-    Amount, ControlPlane, LabelOperator, LabelSelector, Requirement, Select, spec_hash,
+    Amount, ControlPlane, LabelOperator, LabelSelector, OnRecreate, Requirement, Select, spec_hash,
 };
 use sentinel_core::reconcile::ceiling::approval::Approval;
 use sentinel_core::reconcile::ceiling::{
     ApprovalRule, Awaiting, Ceiling, Ceilings, ProtectedNodes, Rules, Share, targets_digest,
 };
+use sentinel_core::reconcile::run::EarlierRun;
 use sentinel_core::reconcile::targets::NodeFacts;
-use sentinel_core::reconcile::{Action, Decision};
+use sentinel_core::reconcile::{Action, Decision, Earlier};
 use sentinel_core::time::Monotonic;
-use sentinel_protocol::ids::RunNumber;
+use sentinel_protocol::ids::{RunNumber, TaskUid};
 use sentinel_protocol::request::{Environment, Sandbox};
 use sentinel_protocol::requester::Requester;
 use world::{World, node, plan, succeeded};
@@ -379,6 +380,57 @@ fn who_is_behind_a_run_cannot_approve_it() {
     has(&waits(&again).message, &[by_bob]);
     approve(&mut again, "carol");
     begins(&again);
+}
+
+/// Otherwise only the author would be behind the Run that follows the one that was stopped.
+#[test]
+fn a_rerun_that_is_taken_back_leaves_unknown_who_asked() {
+    let end = |world: &mut World| {
+        for name in ["a", "b", "c"] {
+            world.report(name, succeeded());
+        }
+        world.settle();
+    };
+    for taken_back in [Some("w"), None] {
+        let mut world = without_db(world(ceiling()));
+        world.settle();
+        end(&mut world);
+        world.requests.rerun = Some("w".into());
+        world.consent.rerun = Some(person("bob"));
+        world.settle();
+        world.ceilings = set(Ceiling { approval: Some(approval(1)), ..ceiling() });
+        world.requests.rerun = Some("y".into());
+        world.settle();
+        world.requests.rerun = taken_back.map(str::to_owned);
+        end(&mut world);
+        approve(&mut world, "bob");
+        has(&waits(&world).message, &["it is unknown who asked for it"]);
+        world.plan = world::changed(&world.plan, "x");
+        approve(&mut world, "bob");
+        begins(&world);
+    }
+}
+
+/// A Task that was made again runs what it ran before only because of the annotation.
+#[test]
+fn who_has_a_recreated_task_run_again_is_behind_it() {
+    let mut world = without_db(world(Ceiling { approval: Some(approval(1)), ..ceiling() }));
+    world.plan.on_recreate = OnRecreate::OncePerSpec;
+    let run = EarlierRun {
+        task: TaskUid::new("uid-0").unwrap(),
+        number: RunNumber(1),
+        spec_hash: world.plan.spec_hash.clone(),
+        rerun_token: world.plan.rerun_token.clone(),
+        finished_at: None,
+        verdict: None,
+    };
+    world.earlier = Earlier::Ran { run, rerun: None };
+    world.requests.rerun = Some("again".into());
+    world.consent.rerun = Some(person("bob"));
+    approve(&mut world, "bob");
+    has(&waits(&world).message, &["bob is behind it and cannot approve it"]);
+    approve(&mut world, "carol");
+    begins(&world);
 }
 
 /// What can happen to a Task, its ceiling, its approval and its cluster.

@@ -1,10 +1,6 @@
 //! Fields that are a keyword or something longer, and fields that may be left out.
 
-use std::fmt;
-use std::marker::PhantomData;
-
-use serde::de::Unexpected;
-use serde::{Deserialize, Deserializer};
+pub(crate) use sentinel_protocol::present::present;
 
 /// Implements `Deserialize` for a type that is written as one of some words, or as a map or a list that becomes its variant.
 macro_rules! keyword_or {
@@ -47,30 +43,6 @@ macro_rules! visit {
             Ok($variant(inner))
         }
     };
-}
-
-/// Reads a field that may be left out. `null` is an error: what was meant to restrict a rule must not be left out by accident, as by a
-/// comment or by a value that a template has not filled in.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    struct Visitor<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
-        type Value = Option<T>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a value; leave the field out if it has none")
-        }
-        fn visit_none<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            Err(E::invalid_type(Unexpected::Option, &self))
-        }
-        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            Err(E::invalid_type(Unexpected::Option, &self))
-        }
-        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-            T::deserialize(deserializer).map(Some)
-        }
-    }
-    deserializer.deserialize_option(Visitor(PhantomData))
 }
 
 pub(crate) use {keyword_or, visit};

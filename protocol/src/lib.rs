@@ -43,3 +43,4 @@ pub mod limits;
 pub mod codec;
 pub mod duration;
 pub mod quantity;
+pub mod present;

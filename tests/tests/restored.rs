@@ -184,6 +184,14 @@ async fn recreated_task_is_a_new_task() {
     system.end(true).await;
 }
 
+/// A supervisor that waited for its agent may still write there for a moment.
+async fn remove(state: &Path) {
+    until("the state directory is removed", PATIENCE, || async {
+        fs::remove_dir_all(state).map_err(|error| error.to_string())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn agent_on_cloned_state_is_refused_and_runs_nothing() {
     let _guard = ONE_AT_A_TIME.lock().await;
@@ -195,7 +203,7 @@ async fn agent_on_cloned_state_is_refused_and_runs_nothing() {
     apply(&api, &system, "", &hold).await;
     run_is(&api, "the first node runs it", is_running(1, 1)).await;
 
-    fs::remove_dir_all(&second.state).unwrap();
+    remove(&second.state).await;
     copy(&first.state, &second.state);
     let boot_id = system.directory.join("boot_id");
     fs::write(&boot_id, "00000000-0000-4000-8000-000000000001\n").unwrap();
@@ -214,7 +222,7 @@ async fn agent_on_cloned_state_is_refused_and_runs_nothing() {
 
     // With a state directory of its own the node takes part.
     clone.end().await;
-    fs::remove_dir_all(&second.state).unwrap();
+    remove(&second.state).await;
     second.agent.start().await;
     fs::write(&hold, "").unwrap();
     run_is(&api, "both have run it", is_over(1)).await;

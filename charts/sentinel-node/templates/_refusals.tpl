@@ -40,6 +40,9 @@
 {{- if and .Values.ingress.enabled .Values.ingress.host (not (regexMatch `^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$` .Values.ingress.host)) -}}
 {{- $wrong = append $wrong (printf "ingress.host: %s is not a host name: give the name alone, without scheme, port and path, for example sentinel.example.com" .Values.ingress.host) -}}
 {{- end -}}
+{{- if and (not .Values.ceilings.enabled) (or .Values.ceilings.ceilings .Values.ceilings.protectedNodes .Values.ceilings.configMap) -}}
+{{- $wrong = append $wrong "ceilings: they limit nothing without ceilings.enabled: set ceilings.enabled: true, or remove them" -}}
+{{- end -}}
 {{- $repeatable := list "--public-url" "--tls-names" "--trusted-proxy-names" -}}
 {{- $own := include "sentinel.operatorOwnArgs" . | fromYamlArray -}}
 {{- range include "sentinel.clashes" (dict "own" $own "extra" .Values.operator.extraArgs "repeatable" $repeatable) | fromYamlArray -}}

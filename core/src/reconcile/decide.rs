@@ -34,7 +34,7 @@ use super::run::{self, RunState, RunSummary, Stopping, Trigger, Verdict};
 use super::settle;
 use super::status::{self, Handled, MAX_RECENT, PendingRetries, Reach, Recorded, RollUp};
 use super::targets;
-use super::trigger;
+use super::trigger::{self, AskedBy};
 use crate::plan::{OnRecreate, Starts, TaskPlan};
 use crate::time::{Monotonic, Now};
 
@@ -77,13 +77,17 @@ fn begin_within_ceiling(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigg
     let targets = targets::choose(&plan.targets, observed.nodes);
     let last = observed.recorded.run.as_ref();
     let number = last.map_or(observed.highest_run, |run| run.number.max(observed.highest_run)).next();
+    let asked_by = match trigger::asked_by(plan, trigger, observed.recorded, observed.requests) {
+        AskedBy::Author if recreation::is_asked_again(plan, observed) => AskedBy::Annotation,
+        asked_by => asked_by,
+    };
     let wanted = Wanted {
         plan,
         run: number,
         targets: &targets,
         nodes: observed.nodes,
         consent: observed.consent,
-        by_annotation: trigger::is_by_annotation(trigger, observed.recorded, observed.requests),
+        asked_by,
         at: now.wall,
     };
     let held = |doing| hold(observed, idle(plan, observed, now), doing, None);
@@ -91,7 +95,9 @@ fn begin_within_ceiling(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigg
         Judgement::Within { ceiling, approved_by } => {
             let begun = RunState::begun(number, trigger, plan, now.wall);
             let run = RunState { ceiling, approved_by, ..begun };
-            start_run(plan, observed, run, targets, now)
+            let mut decision = start_run(plan, observed, run, targets, now);
+            decision.status.asked_by = asked_by;
+            decision
         }
         Judgement::Exceeded(_, message) => held(TaskState::BeyondCeiling(&message)),
         Judgement::Unknown(message) => held(TaskState::CeilingUnknown(&message)),

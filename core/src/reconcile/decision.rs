@@ -13,7 +13,7 @@ use super::rollout::{AgentFacts, HistoryLookup};
 use super::run::EarlierRun;
 use super::status::{NodeStatus, Recorded};
 use super::targets::NodeFacts;
-use super::trigger::Requests;
+use super::trigger::{AskedBy, Requests};
 use crate::time::Monotonic;
 
 /// What is known about a Task when it is reconciled.
@@ -127,6 +127,8 @@ pub struct Status {
     pub recorded: Recorded,
     /// What a Run that is due waits for.
     pub awaiting: Option<Box<Awaiting>>,
+    /// Who is behind a Run that this decision begins.
+    pub asked_by: AskedBy,
     /// At most 100 nodes, failures first; `None` leaves the list unchanged.
     pub nodes: Option<Vec<NodeStatus>>,
 }
@@ -140,7 +142,7 @@ impl Status {
         nodes: Option<Vec<NodeStatus>>,
     ) -> Self {
         let (phase, conditions) = conditions::describe(state, archive);
-        Self { phase, conditions, recorded, awaiting: None, nodes }
+        Self { phase, conditions, recorded, awaiting: None, asked_by: AskedBy::Author, nodes }
     }
 
     /// Its `Archived` condition.

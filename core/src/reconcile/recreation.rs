@@ -27,6 +27,14 @@ fn is_same(plan: &TaskPlan, earlier: &EarlierRun) -> bool {
     earlier.spec_hash == plan.spec_hash && earlier.rerun_token == plan.rerun_token
 }
 
+/// Whether only the annotation lets a Task run what an earlier one of its name ran: it is another than that Run began with.
+pub(super) fn is_asked_again(plan: &TaskPlan, observed: &Observed<'_>) -> bool {
+    let is_another =
+        |rerun: &Option<String>| observed.requests.rerun.is_some() && observed.requests.rerun != *rerun;
+    asks(plan, observed.recorded)
+        && matches!(observed.earlier, Earlier::Ran { rerun, .. } if is_another(rerun))
+}
+
 /// What a Task does instead of the Run that is due; `None` when that Run may begin.
 pub(super) fn instead_of_run(plan: &TaskPlan, observed: &Observed<'_>, now: Now) -> Option<Decision> {
     if !asks(plan, observed.recorded) {
@@ -35,12 +43,7 @@ pub(super) fn instead_of_run(plan: &TaskPlan, observed: &Observed<'_>, now: Now)
     match observed.earlier {
         Earlier::NotAsked | Earlier::Unknown => Some(await_history(observed, now)),
         Earlier::Never => None,
-        // The annotation asks for another Run, unless the earlier one began with the same.
-        Earlier::Ran { rerun, .. }
-            if observed.requests.rerun.is_some() && observed.requests.rerun != *rerun =>
-        {
-            None
-        }
+        Earlier::Ran { .. } if is_asked_again(plan, observed) => None,
         Earlier::Ran { run, .. } => Some(find_executed(observed, run)),
     }
 }

@@ -41,9 +41,27 @@ pub fn rerun_asked(requests: &Requests, handled: &Handled) -> bool {
     requests.rerun.is_some() && requests.rerun != handled.rerun
 }
 
-/// Whether who set the annotation is behind the Run that is due: nothing else began it.
-pub fn is_by_annotation(trigger: Trigger, recorded: &Recorded, requests: &Requests) -> bool {
-    trigger == Trigger::RerunToken && rerun_asked(requests, &recorded.handled)
+/// Who is behind a Run that is due, beside the author of its spec.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AskedBy {
+    /// No other person.
+    #[default]
+    Author,
+    /// Who set the annotation that asks for it.
+    Annotation,
+    /// Not known: it follows a Run that was superseded, and what superseded that has been taken back. It may have been the annotation.
+    Unclear,
+}
+
+/// Who is behind the Run that is due for this reason.
+pub fn asked_by(plan: &TaskPlan, trigger: Trigger, recorded: &Recorded, requests: &Requests) -> AskedBy {
+    let is_as_before =
+        |run: &RunState| run.spec_hash == plan.spec_hash && run.rerun_token == plan.rerun_token;
+    match trigger {
+        Trigger::RerunToken if rerun_asked(requests, &recorded.handled) => AskedBy::Annotation,
+        Trigger::SpecChange if recorded.run.as_ref().is_some_and(is_as_before) => AskedBy::Unclear,
+        _ => AskedBy::Author,
+    }
 }
 
 /// Why the Run stops, if it does. A stronger reason replaces the recorded one; none is ever withdrawn.

@@ -1,5 +1,6 @@
 //! Keys and certificates: P-256, which every client of ours and the API server take.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
@@ -110,7 +111,7 @@ fn params(
 pub struct Described {
     /// When it is valid.
     pub validity: Validity,
-    /// Its DNS names, sorted.
+    /// Its DNS names and IP addresses, sorted.
     pub names: Vec<String>,
 }
 
@@ -125,12 +126,29 @@ pub fn describe(pem: &str) -> Option<Described> {
         .flat_map(|extension| &extension.value.general_names)
         .filter_map(|name| match name {
             x509_parser::extensions::GeneralName::DNSName(name) => Some((*name).to_owned()),
+            x509_parser::extensions::GeneralName::IPAddress(bytes) => address(bytes),
             _ => None,
         })
         .collect();
     names.sort_unstable();
     let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
     Some(Described { validity: Validity { not_before, not_after }, names })
+}
+
+/// An address as it is in a certificate: its 4 or 16 bytes.
+fn address(bytes: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).map(|address| address.to_string()).ok()
+}
+
+/// Names as [`describe`] finds them again: sorted, each once, and addresses in their usual form.
+pub fn canonical(names: &[String]) -> Vec<String> {
+    let usual =
+        |name: &String| name.parse::<IpAddr>().map_or_else(|_| name.clone(), |address| address.to_string());
+    let mut names: Vec<String> = names.iter().map(usual).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Whether an authority has signed a certificate.
@@ -150,6 +168,16 @@ mod tests {
 
     const NOW: Seconds = 1_800_000_000;
     const DAY: Duration = Duration::from_hours(24);
+
+    /// Addresses were once not found again, so that a new certificate was made at every check.
+    #[test]
+    fn the_addresses_of_a_certificate_are_found_again() {
+        let authority = authority(NOW, 30 * DAY).unwrap();
+        let names = canonical(&["b.svc", "192.0.2.1", "2001:DB8::0:1", "192.0.2.1"].map(str::to_owned));
+        let server = server(&names, NOW, DAY, &authority).unwrap();
+        assert_eq!(describe(&server.certificate).unwrap().names, names);
+        assert_eq!(names, ["192.0.2.1", "2001:db8::1", "b.svc"]);
+    }
 
     #[test]
     fn a_server_certificate_has_its_names_and_is_of_its_authority() {

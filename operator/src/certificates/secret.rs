@@ -105,9 +105,7 @@ impl Contents {
     fn server_held(&self, wanted: Wanted<'_>) -> Option<ServerHeld> {
         let server = self.server.as_ref()?;
         let described = describe(&server.certificate)?;
-        let mut names = wanted.names.to_vec();
-        names.sort_unstable();
-        names.dedup();
+        let names = issue::canonical(wanted.names);
         let authority = self.authority.as_ref();
         Some(ServerHeld {
             validity: described.validity,
@@ -132,9 +130,7 @@ impl Contents {
             }
             Step::MakeServer => {
                 if let Some(authority) = &self.authority {
-                    let mut names = wanted.names.to_vec();
-                    names.sort_unstable();
-                    names.dedup();
+                    let names = issue::canonical(wanted.names);
                     self.server = Some(issue::server(&names, now, wanted.lifetime, authority)?);
                 }
             }

@@ -37,14 +37,13 @@ pub(super) struct TlsFlags {
     #[arg(long, env = "SENTINEL_TLS_SECRET", value_name = "NAME", requires = "tls_names")]
     pub(super) tls_secret: Option<String>,
 
-    /// DNS names of that certificate.
+    /// DNS names and IP addresses of that certificate.
     #[arg(
         long,
         env = "SENTINEL_TLS_NAMES",
         value_name = "NAME,…",
         value_delimiter = ',',
-        requires = "tls_secret",
-        value_parser = parse_dns_name
+        requires = "tls_secret"
     )]
     pub(super) tls_names: Vec<String>,
 
@@ -227,13 +226,6 @@ impl PeopleFlags {
 }
 
 /// The origin of a URL: its scheme, host and port.
-/// Of an IP address a certificate was made again and again: it is never found among the DNS names of the last one.
-fn parse_dns_name(text: &str) -> Result<String, String> {
-    rustls::pki_types::DnsName::try_from(text).map(|_| text.to_owned()).map_err(|_| {
-        "expected a DNS name such as sentinel-node.sentinel-system.svc, and no IP address".to_owned()
-    })
-}
-
 fn parse_origin(text: &str) -> Result<String, String> {
     let allowed = "expected a URL such as https://sentinel.example.com";
     let url: http::Uri = text.parse().map_err(|_| allowed.to_owned())?;
@@ -255,14 +247,6 @@ mod tests {
         assert_eq!(parse_origin("http://127.0.0.1:80"), Ok("http://127.0.0.1:80".to_owned()));
         for bad in ["", "s.example.com", "ftp://x", "https://a@b", "https://"] {
             assert!(parse_origin(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_certificate_is_made_for_dns_names_alone() {
-        assert_eq!(parse_dns_name("node.sentinel-system.svc").as_deref(), Ok("node.sentinel-system.svc"));
-        for bad in ["", "127.0.0.1", "::1", "a b", "*.svc"] {
-            assert!(parse_dns_name(bad).is_err(), "{bad}");
         }
     }
 }

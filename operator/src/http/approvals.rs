@@ -7,7 +7,8 @@ use http::StatusCode;
 use sentinel_audit::Record;
 use sentinel_audit::record::Approved;
 use sentinel_core::reconcile::ceiling::approval::{Approval, Unapproved, is_same};
-use sentinel_core::reconcile::trigger;
+use sentinel_core::reconcile::recreation;
+use sentinel_core::reconcile::trigger::{self, AskedBy};
 use sentinel_protocol::ids::{RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
@@ -128,15 +129,20 @@ fn is_what_was_shown(
 /// The approver is not behind the Run.
 fn is_another(api: &Api, name: &TaskRef, task: &Task, approver: &Requester) -> Result<(), ApiError> {
     let (consent, _) = approval::consent(&api.stamps, task);
-    let by_annotation = match (validate::validate(task), recorded::read(task)) {
+    let asked_by = match (validate::validate(task), recorded::read(task)) {
         (Ok(plan), Ok(recorded)) => {
             let (requests, _) = recorded::requests(task);
-            trigger::due(&plan, &recorded, &requests)
-                .is_some_and(|why| trigger::is_by_annotation(why, &recorded, &requests))
+            let due = trigger::due(&plan, &recorded, &requests);
+            // Whether the annotation is why it runs again, History knows.
+            let is_recreated = requests.rerun.is_some() && recreation::asks(&plan, &recorded);
+            match due.map_or(AskedBy::Unclear, |why| trigger::asked_by(&plan, why, &recorded, &requests)) {
+                AskedBy::Author if is_recreated => AskedBy::Annotation,
+                asked_by => asked_by,
+            }
         }
         _ => return Err(conflict(format!("Task {name} cannot be run as it is"))),
     };
-    let behind = consent.behind(by_annotation).map_err(|_: Unapproved| {
+    let behind = consent.behind(asked_by).map_err(|_: Unapproved| {
         let why = api
             .stamps
             .read(task)

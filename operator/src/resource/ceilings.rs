@@ -10,6 +10,7 @@ use std::path::Path;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sentinel_core::plan::{Amount, LabelSelector};
 use sentinel_core::reconcile::ceiling::{ApprovalRule, Ceiling, ProtectedNodes, Rules, Share, is_like};
+use sentinel_protocol::present::present;
 use sentinel_protocol::request::{Environment, Sandbox};
 use serde::Deserialize;
 
@@ -80,22 +81,30 @@ struct RequirementDocument {
 struct CeilingDocument {
     name: String,
     namespaces: Vec<String>,
+    #[serde(default, deserialize_with = "present")]
     nodes: Option<SelectorDocument>,
     #[serde(default)]
     protected_nodes: Vec<String>,
     #[serde(default)]
     max_targets: ShareDocument,
+    #[serde(default, deserialize_with = "present")]
     max_concurrency: Option<IntOrString>,
+    #[serde(default, deserialize_with = "present")]
     environments: Option<Vec<Environment>>,
+    #[serde(default, deserialize_with = "present")]
     sandboxes: Option<Vec<Sandbox>>,
+    #[serde(default, deserialize_with = "present")]
     users: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "present")]
     approval: Option<ApprovalDocument>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ShareDocument {
+    #[serde(default, deserialize_with = "present")]
     count: Option<u32>,
+    #[serde(default, deserialize_with = "present")]
     percent: Option<u8>,
 }
 
@@ -387,6 +396,31 @@ ceilings:
   users: [nobody, '1000']
   approval: {above: {count: 20, percent: 5}, protectedNodes: true, validFor: 1h}
 ";
+
+    /// What was meant to limit, and lost its value, would otherwise limit nothing.
+    #[test]
+    fn a_field_without_a_value_is_an_error() {
+        let fields = [
+            "nodes",
+            "maxConcurrency",
+            "environments",
+            "sandboxes",
+            "users",
+            "approval",
+            "maxTargets",
+            "protectedNodes",
+        ];
+        let within = [
+            "maxTargets: {count: }",
+            "maxTargets: {percent: }",
+            "approval: {above: {count: }, validFor: 1h}",
+        ];
+        let lines = fields.map(|field| format!("{field}:")).into_iter().chain(within.map(str::to_owned));
+        for line in lines {
+            let text = format!("ceilings:\n- name: a\n  namespaces: ['*']\n  {line}\n");
+            assert!(matches!(of(&text), Err(CeilingsError::Unreadable(_))), "{line}");
+        }
+    }
 
     #[test]
     fn every_field_is_read() {

@@ -130,15 +130,12 @@ fn requested_by(
     if asked.unverified == Some(Unverified::Off) {
         return None;
     }
-    let handled = before.and_then(|before| before.handled.rerun.as_ref());
-    let by_annotation =
-        run.trigger == Trigger::RerunToken && handled != decided.recorded.handled.rerun.as_ref();
-    let known = asked.requested_by(by_annotation);
+    let known = asked.requested_by(decided.asked_by);
     let why = asked.unverified.map_or("RerunNotStamped", Unverified::as_str);
     Some(RunRequestedBy {
         creator: asked.creator.as_ref().map(Into::into),
         author: asked.author.as_ref().map(Into::into),
-        rerun: asked.requests.get(RERUN).filter(|_| by_annotation).map(Into::into),
+        rerun: known.as_ref().and_then(|by| by.rerun.as_ref()).map(Into::into),
         unknown: known.is_none().then(|| why.to_owned()),
     })
 }

@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
+use sentinel_core::reconcile::trigger::AskedBy;
 use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -188,15 +189,16 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Who is behind a Run that begins now. `by_annotation` when the annotation [`RERUN`] is what begins it: then who set it
-    /// must be known too, since the author has not asked for this Run.
-    pub fn requested_by(&self, by_annotation: bool) -> Option<RequestedBy> {
+    /// Who is behind a Run that begins now. Where the annotation [`RERUN`] begins it, who set it must be known too, since the author
+    /// has not asked for this Run.
+    pub fn requested_by(&self, asked_by: AskedBy) -> Option<RequestedBy> {
         let author = self.author.clone()?;
-        let rerun = self.requests.get(RERUN).cloned();
-        if by_annotation && rerun.is_none() {
-            return None;
-        }
-        Some(RequestedBy { author, rerun: rerun.filter(|_| by_annotation) })
+        let rerun = match asked_by {
+            AskedBy::Author => None,
+            AskedBy::Annotation => Some(self.requests.get(RERUN)?.clone()),
+            AskedBy::Unclear => return None,
+        };
+        Some(RequestedBy { author, rerun })
     }
 }
 
@@ -597,13 +599,16 @@ mod tests {
         assert_eq!(by(&made, RERUN).unwrap(), "alice");
         assert_eq!(by(&cancelled, RERUN).unwrap(), "bob");
         assert_eq!(by(&cancelled, CANCEL).unwrap(), "alice");
-        let requested = stamps().read(&cancelled).requested_by(true).unwrap();
+        let requested = stamps().read(&cancelled).requested_by(AskedBy::Annotation).unwrap();
         assert_eq!((requested.author, requested.rerun), (alice.clone(), Some(bob)));
-        assert_eq!(stamps().read(&cancelled).requested_by(false).unwrap().rerun, None);
+        assert_eq!(stamps().read(&cancelled).requested_by(AskedBy::Author).unwrap().rerun, None);
         // Set while the webhook was unavailable: the author did not ask for that Run.
         let alone = Server::store(&cancelled, with(&cancelled, RERUN, "3"));
         assert_eq!(author(&alone).unwrap(), "alice");
-        assert_eq!((by(&alone, RERUN), stamps().read(&alone).requested_by(true)), (None, None));
+        assert_eq!(
+            (by(&alone, RERUN), stamps().read(&alone).requested_by(AskedBy::Annotation)),
+            (None, None)
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@ use sentinel_protocol::ids::{NodeName, RunNumber, SpecHash};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
+use super::super::trigger::AskedBy;
+
 /// What an approval is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaiting {
@@ -87,10 +89,10 @@ impl Consent {
     pub fn approval_of(
         &self,
         wanted: &Awaiting,
-        by_annotation: bool,
+        asked_by: AskedBy,
         now: UnixMillis,
     ) -> Result<&Requester, Unapproved> {
-        let behind = self.behind(by_annotation)?;
+        let behind = self.behind(asked_by)?;
         let approval = self.approval.as_ref().ok_or(Unapproved::NotYet)?;
         if approval.run != wanted.run {
             // It has done its work, for the Run before.
@@ -117,19 +119,20 @@ impl Consent {
     ///
     /// # Errors
     /// When one of the first two is not known.
-    pub fn behind(&self, by_annotation: bool) -> Result<Vec<&Requester>, Unapproved> {
+    pub fn behind(&self, asked_by: AskedBy) -> Result<Vec<&Requester>, Unapproved> {
         let author = self.author.as_ref().ok_or(Unapproved::Unknown)?;
-        if by_annotation && self.rerun.is_none() {
-            return Err(Unapproved::Unknown);
-        }
-        let rerun = self.rerun.as_ref().filter(|_| by_annotation);
+        let rerun = match asked_by {
+            AskedBy::Author => None,
+            AskedBy::Annotation => Some(self.rerun.as_ref().ok_or(Unapproved::Unknown)?),
+            AskedBy::Unclear => return Err(Unapproved::Unknown),
+        };
         Ok([author].into_iter().chain(rerun).chain(&self.creator).collect())
     }
 
     /// Their names, each once; none where one of them is not known.
-    pub fn users_behind(&self, by_annotation: bool) -> Vec<String> {
+    pub fn users_behind(&self, asked_by: AskedBy) -> Vec<String> {
         let mut users: Vec<String> = Vec::new();
-        for who in self.behind(by_annotation).unwrap_or_default() {
+        for who in self.behind(asked_by).unwrap_or_default() {
             if !users.iter().any(|user| who.user == *user) {
                 users.push(who.user.to_string());
             }

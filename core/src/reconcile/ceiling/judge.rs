@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::run::RunCeiling;
 use super::super::targets::{NodeFacts, matches};
+use super::super::trigger::AskedBy;
 use super::approval::{Awaiting, Consent};
 use super::message::{self, examples, nodes};
 use super::rules::{ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules};
@@ -31,8 +32,8 @@ pub struct Wanted<'a> {
     pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
     /// Who is behind it, and what was approved.
     pub consent: &'a Consent,
-    /// Whether the annotation that asks for a rerun begins it.
-    pub by_annotation: bool,
+    /// Who is behind it, beside the author.
+    pub asked_by: AskedBy,
     /// Now.
     pub at: UnixMillis,
 }
@@ -88,7 +89,7 @@ pub fn judge(ceilings: &Ceilings, wanted: &Wanted<'_>) -> Judgement {
     };
     let Some((why, rule)) = needs_approval(ceiling, wanted, &protected) else { return within(None) };
     let mut awaiting = awaiting(ceiling, rule, wanted);
-    match wanted.consent.approval_of(&awaiting, wanted.by_annotation, wanted.at) {
+    match wanted.consent.approval_of(&awaiting, wanted.asked_by, wanted.at) {
         Ok(approver) => within(Some(approver.clone())),
         Err(unapproved) => {
             awaiting.message = message::approval(
@@ -254,7 +255,7 @@ fn awaiting(ceiling: &Ceiling, rule: &ApprovalRule, wanted: &Wanted<'_>) -> Awai
         run: wanted.run,
         spec_hash: wanted.plan.spec_hash.clone(),
         targets_digest: targets_digest(wanted.targets),
-        behind: wanted.consent.users_behind(wanted.by_annotation),
+        behind: wanted.consent.users_behind(wanted.asked_by),
         targets: u32::try_from(wanted.targets.len()).unwrap_or(u32::MAX),
         first_targets: wanted.targets.iter().take(SHOWN).cloned().collect(),
         ceiling: ceiling.name.clone(),
