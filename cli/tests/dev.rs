@@ -303,7 +303,7 @@ fn a_task_is_rerun_and_deleted_and_its_output_kept() {
     dev.run(&["wait", "again", "--timeout", "60s"]).exited(0);
     let rerun = dev.run(&["rerun", "again", "--token", "t1", "-f"]).exited(0).printed("run 2: Complete");
     assert_eq!(rerun.out, "again\n");
-    dev.run(&["rerun", "again", "--token", "t1"]).exited(1).printed("was already requested with this token");
+    dev.run(&["rerun", "again", "--token", "t1"]).exited(1).printed("was requested with this token");
     dev.run(&["logs", "again", "--run", "1"]).exited(0).printed("again\n");
     dev.run(&["delete", "again", "--wait"]).exited(0).printed("task/again deleted");
     dev.run(&["get", "task", "again"]).exited(1).printed("no Task default/again");

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, stdin};
 use sentinel_operator::resource::status::AwaitingApproval;
 use sentinel_operator::resource::{self, validate};
 use sentinel_protocol::human::human_duration;
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use super::flags::context_flags;
 use crate::args::ApproveArgs;
@@ -31,8 +31,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &ApproveArgs
             format!("task {namespace}/{name} was changed, and the operator has not observed that yet");
         return Err(Failure::new(message).hint("Try again in a moment."));
     }
-    OutputFormat::Yaml
-        .print_document(&json!({"targets": value["spec"]["targets"], "run": value["spec"]["run"]}))?;
+    OutputFormat::Yaml.print_document(&shown(&value["spec"]))?;
     print(Text::from("\n").append(summary(&format!("{namespace}/{name}"), awaiting)))?;
     if !args.yes && !is_confirmed()? {
         note("not approved");
@@ -42,6 +41,13 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &ApproveArgs
     client.approve_task(namespace, name, awaiting.run, digests).await?;
     print(&format!("task/{name} run {} approved\n", awaiting.run))?;
     Ok(OK)
+}
+
+/// What the approval is for, and what else decides how it runs, which its author may still change.
+fn shown(spec: &Value) -> Value {
+    let fields = ["targets", "run", "rollout", "retry", "timeouts"];
+    let present = fields.into_iter().filter(|field| !spec[field].is_null());
+    present.map(|field| (field.to_owned(), spec[field].clone())).collect::<Map<_, _>>().into()
 }
 
 /// What the Run is, one property per line.

@@ -7,7 +7,7 @@ use sentinel_protocol::ids::{Namespace, TaskName};
 
 use super::answer::Answer;
 use super::api::Api;
-use super::callers::Subject;
+use super::callers::{self, Subject};
 use super::encoding::{Coding, Flush, compressed};
 use super::error::{ApiError, Reason};
 use super::guard::{self, Door, Head, Surface};
@@ -41,6 +41,8 @@ impl Api {
                         "{error}"
                     );
                 }
+                let who = request.caller.as_ref().map(|caller| &caller.principal);
+                callers::record_denial(self, &error, request, who, None);
                 error.into()
             }
         }

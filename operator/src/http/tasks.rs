@@ -299,12 +299,13 @@ pub(super) async fn rerun(
         }
     };
     let task = find(api, &name).await?;
-    if task.annotations().get(RERUN) == Some(&token) {
-        let message = format!("a rerun of Task {name} was already requested with this token");
+    let handled = task.status.as_ref().and_then(|status| status.handled.rerun.as_ref());
+    if task.annotations().get(RERUN) == Some(&token) || handled == Some(&token) {
+        let message = format!("the last rerun of Task {name} was requested with this token");
         return Err(ApiError::new(StatusCode::CONFLICT, Reason::Conflict, message).at(
             "token",
             &token,
-            "a token that was not used before",
+            "another token than that of the last rerun",
         ));
     }
     let store = as_operator(api, request);

@@ -81,6 +81,9 @@ pub enum Unapproved {
     Unknown,
 }
 
+/// By how much the clocks of two replicas may differ, as for stamps, milliseconds.
+const CLOCKS_DIFFER_MS: u64 = 300_000;
+
 impl Consent {
     /// Who has approved a Run, if their approval counts now.
     ///
@@ -106,7 +109,10 @@ impl Consent {
         }
         // One from the future is of a clock that cannot be trusted, or lasts longer than it may.
         let lasts = approval.expires_at.since(approval.at);
-        if now < approval.at || now >= approval.expires_at || lasts > wanted.valid_for_ms {
+        if now.plus(CLOCKS_DIFFER_MS) < approval.at
+            || now >= approval.expires_at
+            || lasts > wanted.valid_for_ms
+        {
             return Err(Unapproved::Expired);
         }
         if behind.iter().any(|one| is_same(one, &approval.approver)) {
