@@ -29,7 +29,9 @@ impl fmt::Debug for Source<'_> {
 #[derive(Debug)]
 pub struct Report {
     exports: Vec<ExportReport>,
-    /// The highest recorded heads of chains that are in none of the exports: of some of them, and how many there are.
+    /// The highest recorded heads of chains that are in none of the exports, of nodes of which another chain is.
+    begun_anew: Vec<Anchor>,
+    /// The highest recorded heads of other chains that are in none of the exports: of some of them, and how many there are.
     absent: (Vec<Anchor>, usize),
     /// Heads that were left out, beyond [`MAX_ANCHORED`] chains.
     left_out: u64,
@@ -63,24 +65,28 @@ impl Report {
             });
             exports.push(ExportReport { name: source.name.clone(), result: chains });
         }
-        let mut present = BTreeSet::new();
+        let (mut present, mut writers) = (BTreeSet::new(), BTreeSet::new());
         for (source, export) in sources.iter().zip(&mut exports) {
             let Ok(chains) = &mut export.result else { continue };
             present.extend(chains.iter().map(|chain| chain.chain.head.chain.clone()));
+            writers.extend(chains.iter().filter_map(|chain| chain.chain.writer.clone()));
             if let Err(error) = compare(source, chains, &anchors) {
                 export.result = Err(error);
             }
         }
-        let absent = || anchors.highest().filter(|anchor| !present.contains(&anchor.head.chain));
-        let absent = (absent().take(MAX_NAMED).cloned().collect(), absent().count());
-        Self { exports, absent, left_out: anchors.left_out }
+        let all_absent = anchors.highest().filter(|anchor| !present.contains(&anchor.head.chain));
+        let (begun_anew, absent): (Vec<Anchor>, Vec<Anchor>) =
+            all_absent.cloned().partition(|anchor| writers.contains(&format!("node-agent on {}", anchor.of)));
+        let absent = (absent.iter().take(MAX_NAMED).cloned().collect(), absent.len());
+        Self { exports, begun_anew, absent, left_out: anchors.left_out }
     }
 
-    /// Whether everything fits.
+    /// Whether everything fits, and no node has begun a chain anew whose earlier one is not here.
     pub fn is_ok(&self) -> bool {
-        self.exports
-            .iter()
-            .all(|export| export.result.as_ref().is_ok_and(|chains| chains.iter().all(ChainReport::is_ok)))
+        let fits = |export: &ExportReport| {
+            export.result.as_ref().is_ok_and(|chains| chains.iter().all(ChainReport::is_ok))
+        };
+        self.begun_anew.is_empty() && self.exports.iter().all(fits)
     }
 }
 
@@ -129,6 +135,17 @@ impl fmt::Display for Report {
                 }
                 Err(error) => writeln!(f, "{}: FAILED: {error}", export.name)?,
             }
+        }
+        for anchor in &self.begun_anew {
+            let Anchor { head, of, .. } = anchor;
+            writeln!(
+                f,
+                "chain {} of {of}: FAILED: it is in no file, and another chain of this node is: its records may have been removed. It had \
+                 record {} {}. Add its export, or find out why the node has lost it",
+                head.chain,
+                head.seq,
+                Recorded(anchor)
+            )?;
         }
         let (absent, number) = &self.absent;
         if *number > 0 {

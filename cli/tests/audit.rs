@@ -76,6 +76,15 @@ fn exports_are_verified_together_and_a_cut_end_is_found() {
     let (code, out, _) = sentinel(folder.path(), &["operator.jsonl"], b"");
     assert_eq!(code, 0);
     assert!(out.contains("heads of 1 other chain are recorded here"), "{out}");
+
+    // A chain that was put in its place fits alone.
+    let (fresh, _) = export("fresh", &[began("n-1")]);
+    let (code, out, _) = sentinel(folder.path(), &["operator.jsonl", "-"], &fresh.concat());
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains("chain node of n-1: FAILED: it is in no file, and another chain of this node is"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -237,7 +246,7 @@ fn a_chain_that_was_written_anew_is_found_by_a_head_in_history_from_before() {
         "FAILED: it was replaced: it has another record 2 as History has it (2026-11-30T08:15:00Z)";
     assert!(out.contains(expected), "{out}");
     // Of a chain that is not here, it is known whose it is and how far it went.
-    let (other, _) = export("other", &[began("n-1")]);
+    let (other, _) = export("other", &[began("n-2")]);
     let (code, out, _) = sentinel(folder.path(), &["-", "--heads", "both.json"], &other.concat());
     assert_eq!(code, 0, "{out}");
     assert!(
