@@ -46,6 +46,11 @@ impl LogPosition {
         (self.after_both(lens) == *later).then_some(lens)
     }
 
+    /// Whether no output of both streams leads from here to `next`, although it is not before this.
+    pub(crate) fn contradicts(&self, next: &Self) -> bool {
+        next.position >= self.position && self.distance(next).is_none()
+    }
+
     pub(crate) fn head(
         &self,
         stream: Stream,

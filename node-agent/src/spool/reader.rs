@@ -180,6 +180,11 @@ impl Reader {
                     {
                         None
                     }
+                    // It contradicts what is before it: what it has counts as unreadable.
+                    SegmentOpen::At(start) if place.is_some_and(|place| place.contradicts(&start)) => {
+                        self.cursor = None;
+                        None
+                    }
                     SegmentOpen::At(start) => {
                         fill_gap(place, &start, batch);
                         Some(self.read_segment(batch)?)
