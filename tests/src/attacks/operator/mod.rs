@@ -122,10 +122,9 @@ fn row(tally: Tally, memory: Memory, control: usize) -> Row {
         may_accept: 0,
         memory,
         bound: GROWTH,
-        faults: if started == 0 {
-            vec!["nothing was started at all, not even what is allowed".to_owned()]
-        } else {
-            tally.faults
+        faults: {
+            let nothing = (started == 0).then(|| "nothing that is allowed was started".to_owned());
+            nothing.into_iter().chain(tally.faults).collect()
         },
     }
 }
