@@ -29,7 +29,7 @@ impl fmt::Debug for Source<'_> {
 #[derive(Debug)]
 pub struct Report {
     exports: Vec<ExportReport>,
-    /// The highest recorded heads of chains that are in none of the exports, of nodes of which another chain is.
+    /// The highest recorded heads of chains that are in none of the exports, though another chain of their node is.
     begun_anew: Vec<Anchor>,
     /// The highest recorded heads of other chains that are in none of the exports: of some of them, and how many there are.
     absent: (Vec<Anchor>, usize),
