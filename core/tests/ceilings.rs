@@ -332,7 +332,10 @@ fn an_approval_counts_for_the_run_the_spec_and_the_nodes_that_it_was_given_for()
     late.pass(HOUR);
     has(&waits(&late).message, &["the approval by bob has expired"]);
     let mut early = approved();
-    early.consent.approval.as_mut().unwrap().at = early.now().wall.plus(1);
+    // The clocks of two replicas differ, but not by more than five minutes.
+    early.consent.approval.as_mut().unwrap().at = early.now().wall.plus(300_000);
+    begins(&early);
+    early.consent.approval.as_mut().unwrap().at = early.now().wall.plus(300_001);
     waits(&early);
     let mut endless = approved();
     endless.consent.approval.as_mut().unwrap().expires_at = endless.now().wall.plus(HOUR + 1);

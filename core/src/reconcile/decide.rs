@@ -99,7 +99,7 @@ fn begin_within_ceiling(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigg
             decision.status.asked_by = asked_by;
             decision
         }
-        Judgement::Exceeded(_, message) => held(TaskState::BeyondCeiling(&message)),
+        Judgement::Exceeded(message) => held(TaskState::BeyondCeiling(&message)),
         Judgement::Unknown(message) => held(TaskState::CeilingUnknown(&message)),
         Judgement::NeedsApproval(awaiting) => {
             let mut decision = held(TaskState::AwaitingApproval(&awaiting.message));

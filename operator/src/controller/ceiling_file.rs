@@ -36,11 +36,6 @@ impl CurrentCeilings {
         Ok(Self { file: Some(file), current })
     }
 
-    /// These, without a file.
-    pub fn fixed(ceilings: Ceilings) -> Self {
-        Self { file: None, current: Arc::new(RwLock::new(Arc::new(ceilings))) }
-    }
-
     /// The ceilings of now.
     pub fn get(&self) -> Arc<Ceilings> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()

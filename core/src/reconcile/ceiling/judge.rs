@@ -48,8 +48,8 @@ pub enum Judgement {
         /// Who approved it, if that was needed.
         approved_by: Option<Requester>,
     },
-    /// It may not: which limits it exceeds, by name, and all of it in one sentence for people.
-    Exceeded(Vec<&'static str>, String),
+    /// It may not: every limit that it exceeds, in one sentence for people.
+    Exceeded(String),
     /// It may once it is approved.
     NeedsApproval(Box<Awaiting>),
     /// Whether it may is not known: the ceilings cannot be read.
@@ -68,17 +68,13 @@ pub fn judge(ceilings: &Ceilings, wanted: &Wanted<'_>) -> Judgement {
         let message = format!(
             "no ceiling covers the namespace {namespace}, so nothing may run in it; ask an administrator for one"
         );
-        return Judgement::Exceeded(vec!["namespaces"], message);
+        return Judgement::Exceeded(message);
     };
     let protected = Protected::among(rules, wanted);
     let mut excesses = within_targets(ceiling, wanted, &protected);
     excesses.extend(within_run(ceiling, &wanted.plan.request));
     if !excesses.is_empty() {
-        let (limits, parts): (Vec<_>, Vec<_>) = excesses.into_iter().unzip();
-        return Judgement::Exceeded(
-            limits,
-            format!("beyond the ceiling {}: {}", ceiling.name, parts.join("; ")),
-        );
+        return Judgement::Exceeded(format!("beyond the ceiling {}: {}", ceiling.name, excesses.join("; ")));
     }
     let within = |approved_by| Judgement::Within {
         ceiling: Some(RunCeiling {
@@ -133,19 +129,17 @@ impl<'a> Protected<'a> {
     }
 }
 
-type Excess = (&'static str, String);
-
 /// The limits on targets that are exceeded.
-fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<'_>) -> Vec<Excess> {
+fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<'_>) -> Vec<String> {
     let (targets, known) = (wanted.targets.len(), wanted.nodes.len());
-    let mut excesses: Vec<Excess> = Vec::new();
+    let mut excesses: Vec<String> = Vec::new();
     for (part, most) in ceiling.max_targets.exceeded(targets, known) {
         let limit = if part == "count" { "maxTargets.count" } else { "maxTargets.percent" };
         let message = format!(
             "it would run on {}, and {limit} allows {most}: name fewer nodes, or ask for a higher ceiling",
             nodes(targets)
         );
-        excesses.push((limit, message));
+        excesses.push(message);
     }
     if let Some(selector) = &ceiling.nodes {
         let is_outside =
@@ -153,7 +147,7 @@ fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<
         let outside: Vec<&NodeName> = wanted.targets.iter().filter(is_outside).collect();
         if !outside.is_empty() {
             let message = format!("nodes does not allow {}: exclude them", examples(&outside));
-            excesses.push(("nodes", message));
+            excesses.push(message);
         }
     }
     let is_named = |class: &str| ceiling.protected_nodes.iter().any(|named| named == class);
@@ -162,7 +156,7 @@ fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<
             "protectedNodes does not name the class {class}, in which are {}: exclude them",
             examples(targets)
         );
-        excesses.push(("protectedNodes", message));
+        excesses.push(message);
     }
     // A Node of that name may come, with any labels, while the Run waits for it.
     let decides = ceiling.nodes.is_some() || protected.by_class.iter().any(|(class, _)| !is_named(class));
@@ -171,18 +165,18 @@ fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<
             "{} cannot be compared with nodes and protectedNodes, since the cluster has no such Node: name Nodes that exist",
             examples(&protected.unknown)
         );
-        excesses.push(("unknownNodes", message));
+        excesses.push(message);
     }
     excesses
 }
 
 /// The limits on what is run that are exceeded.
-fn within_run(ceiling: &Ceiling, request: &RunRequest) -> Vec<Excess> {
-    let mut excesses: Vec<Excess> = Vec::new();
-    let mut check = |limit, field: &str, asked: &str, allowed: Option<Vec<&str>>, fits: bool| {
+fn within_run(ceiling: &Ceiling, request: &RunRequest) -> Vec<String> {
+    let mut excesses: Vec<String> = Vec::new();
+    let mut check = |limit: &str, field: &str, asked: &str, allowed: Option<Vec<&str>>, fits: bool| {
         if let Some(allowed) = allowed.filter(|_| !fits) {
             let message = format!("{field} is {asked}, and {limit} allows only {}", allowed.join(", "));
-            excesses.push((limit, message));
+            excesses.push(message);
         }
     };
     let environments = ceiling.environments.as_ref();
@@ -213,7 +207,7 @@ fn within_run(ceiling: &Ceiling, request: &RunRequest) -> Vec<Excess> {
     excesses
 }
 
-/// As whom a command runs: what a list may name. Without a user a command is root, and `nobody` under `Restricted`.
+/// The names by which `users` may list the user of a command. A request without one runs as root, or as uid 65534 under `Restricted`.
 fn user_names(request: &RunRequest) -> Vec<&str> {
     const ROOT: [&str; 2] = ["root", "0"];
     match request.user.as_deref() {

@@ -52,7 +52,7 @@ pub struct Ceiling {
     pub max_concurrency: Option<Amount>,
     /// Where commands may run.
     pub environments: Option<Vec<Environment>>,
-    /// What they may be kept from at least: the profiles that are allowed.
+    /// Sandbox profiles that are allowed, exactly these.
     pub sandboxes: Option<Vec<Sandbox>>,
     /// As whom they may run, by name or number as a Task writes it.
     pub users: Option<Vec<String>>,
