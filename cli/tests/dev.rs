@@ -6,7 +6,9 @@ mod kit;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kit::{CliOutput, Dev, is_running, sentinel, sentinel_with_signals, signal, task, wait, write};
+use kit::{
+    CliOutput, Dev, ProcessOutput, is_running, sentinel, sentinel_with_signals, signal, task, wait, write,
+};
 
 #[test]
 fn a_command_joins_the_trace_that_its_task_names() {
@@ -262,13 +264,15 @@ fn ctrl_c_cancels_commands_and_leaves_nothing_behind() {
 fn the_first_ctrl_c_detaches_and_the_second_cancels() {
     let dev = Dev::start(&[]);
     let run = |name: &str| {
-        let child = dev
+        let mut child = dev
             .cli(&["run", "--name", name, "--", "sh", "-c", "echo begun; exec sleep 600"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        dev.out.wait_for(&format!("{name} | begun\n"));
+        // From its own output: before it shows any it may not handle the signal.
+        let shown = ProcessOutput::read(child.stdout.take().unwrap());
+        shown.wait_for("begun\n");
         child
     };
     let mut detached = run("detached");
@@ -484,14 +488,14 @@ fn the_next_dev_mode_cleans_up_after_a_killed_one() {
     let text = next.err.text();
     assert!(text.contains(&format!("removed {}", idle.socket.display())), "{text}");
     assert!(text.contains("left commands running"), "{text}");
-    let mut names: Vec<String> = std::fs::read_dir(directory.path())
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path().display().to_string())
-        .filter(|path| path.contains("sentinel-dev-"))
-        .collect();
-    names.sort();
-    assert_eq!(names.len(), 2, "those of the busy one and of the running one: {names:?}");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(directory.path()).unwrap().flatten();
+        let paths = entries.map(|entry| entry.path().display().to_string());
+        paths.filter(|path| path.contains("sentinel-dev-")).collect()
+    };
+    // Those of the busy one and of the running one; that of the idle one goes.
+    next.wait_until(&["get", "nodes"], |_| names().len() <= 2);
+    assert_eq!(names().len(), 2, "{:?}", names());
     assert!(is_running(&mark), "it was ended silently");
     // Taken over as suggested, it ends with the new dev mode.
     let state = text.split("sentinel dev --state ").nth(1).unwrap().lines().next().unwrap().trim().to_owned();

@@ -192,6 +192,24 @@ fn has_made(kind: &[&str], key: &std::path::Path) -> bool {
     true
 }
 
+/// Such values were taken, and no node could use them.
+#[test]
+fn a_signature_that_is_about_nothing_is_not_made() {
+    let (_kept, directory) = files();
+    for (flags, expected) in [
+        (["--for", "0s"], "at most 3650d"),
+        (["--for", "99999d"], "at most 3650d"),
+        (["--audience", ""], "--audience"),
+        (["--node", "no node"], "--node"),
+    ] {
+        let sign = [&["sign", "task.yaml", "--key", "key"][..], &flags].concat();
+        let refused = sentinel(&directory, &sign);
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{error}");
+        assert!(error.contains(expected), "{flags:?}: {error}");
+    }
+}
+
 /// Such a Task was signed, and refused by every node.
 #[test]
 fn a_key_that_no_node_can_verify_is_refused_before_it_signs() {

@@ -200,7 +200,11 @@ async fn a_command_has_the_policy_of_the_agent() {
 async fn a_command_runs_though_its_prepared_directory_is_gone() {
     let mut node = Node::new().await;
     for (ready, _) in node.ready() {
-        fs::remove_dir_all(ready).unwrap();
+        // Its supervisor may be writing to it still.
+        wait_for("a directory to be removed", || {
+            let _ = fs::remove_dir_all(&ready);
+            (!ready.exists()).then_some(())
+        });
     }
     assert_eq!(node.outcome(&shell(1, "exit 0")).await, Outcome::Succeeded { exit_code: 0 });
 }

@@ -25,7 +25,7 @@ use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Deadlines, Program, RunRequest};
-use sentinel_protocol::secret::SecretKeyRef;
+use sentinel_protocol::secret::{SealingKey, SecretKeyRef};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start, ToAgent};
@@ -231,12 +231,12 @@ async fn a_start_reaches_its_agent_with_credit() {
     }
 }
 
-/// A Session whose agent takes values that are sealed to these keys.
-async fn agent_with(world: &World, keys: &SessionKeys) -> Agent {
+/// A Session whose agent takes values that are sealed to this key.
+async fn agent_with(world: &World, key: SealingKey) -> Agent {
     let mut agent = world.dial("n").await;
     agent.send_json(&ToOperator::Hello(hello())).await;
     agent.welcome = Some(agent.expect_welcome().await);
-    let sealing_key = Some(keys.public());
+    let sealing_key = Some(key);
     agent.send_json(&ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key })).await;
     let session = Some(agent.session());
     eventually("it is active", || world.registry.active_session(&node_name("n")) == session).await;
@@ -255,8 +255,12 @@ async fn values_of_secrets_are_sealed_to_the_session_that_they_are_sent_in() {
     assert_eq!(fleet.takes_secrets(&name), Some(false));
     assert_eq!(fleet.start(start(), Some(&values)), None, "nothing is sent to an agent without a key");
     drop(plain);
+    // To a key of low order nothing can be sealed: the operator read the Secret again and again to try.
+    let broken = agent_with(&world, SealingKey([0; 32])).await;
+    assert_eq!(fleet.takes_secrets(&name), Some(false));
+    drop(broken);
     let (first, second) = (SessionKeys::generate(), SessionKeys::generate());
-    let mut older = agent_with(&world, &first).await;
+    let mut older = agent_with(&world, first.public()).await;
     assert_eq!(fleet.takes_secrets(&name), Some(true));
     assert_eq!(fleet.start(start(), Some(&values)), Some(older.session()));
     let ToAgent::Start(mut received) = older.receive().await else { panic!("no start") };
@@ -264,7 +268,7 @@ async fn values_of_secrets_are_sealed_to_the_session_that_they_are_sent_in() {
     assert!(!format!("{sealed:?} {}", sealed.0).contains("hunter2"));
     assert_eq!(first.open(&older.session(), &received, &sealed).as_ref(), Ok(&values));
     // The next Session has another key, and opens nothing of the one before.
-    let mut newer = agent_with(&world, &second).await;
+    let mut newer = agent_with(&world, second.public()).await;
     assert!(second.open(&newer.session(), &received, &sealed).is_err());
     assert_eq!(fleet.start(start(), Some(&values)), Some(newer.session()));
     let ToAgent::Start(mut received) = newer.receive().await else { panic!("no start") };

@@ -96,6 +96,14 @@ impl SessionKeys {
     }
 }
 
+/// Whether values can be sealed to this key. A key of low order is none: whoever knows that it is one could open the box.
+///
+/// Source: RFC 9180, 7.1.4.
+pub fn is_usable(key: &SealingKey) -> bool {
+    <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&key.0)
+        .is_ok_and(|key| X25519HkdfSha256::encap(&key, None).is_ok())
+}
+
 /// Seals the values of a `Start` for one Session.
 ///
 /// # Errors
@@ -152,6 +160,18 @@ mod tests {
             values.insert(&reference, SecretValue::new(value.to_vec()));
         }
         values
+    }
+
+    #[test]
+    fn nothing_is_sealed_to_a_key_of_low_order() {
+        assert!(is_usable(&SessionKeys::generate().public()));
+        let mut one = [0; 32];
+        one[0] = 1;
+        for key in [SealingKey([0; 32]), SealingKey(one)] {
+            assert!(!is_usable(&key));
+            let session = SessionId::new("s").unwrap();
+            assert!(seal(&key, &session, &start(), &values(b"hunter2", 1)).is_err());
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ export class LogFeed {
   /** Whether anything has been read. */
   loaded = false;
 
-  /** Changes at most once a frame. */
+  /** Changes at most once a frame, and with each new window. */
   version = signal(0);
   error = signal(/** @type {ApiError | null} */ (null));
   /** @type {import("./vendor/signals.js").Signal<EventStream | null>} */
@@ -87,7 +87,9 @@ export class LogFeed {
       if (!isLate()) this.failed(error);
     }
     if (!isLate()) this.#isOpening = false;
-    this.changed();
+    // At once: what is asked to be shown next is a place in this window, not in the one before.
+    if (isRead) this.version.value += 1;
+    else this.changed();
     return isRead;
   }
 

@@ -45,14 +45,15 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
   const jump = useRef(0);
 
   const version = source.version.value;
-  const rows = useMemo(() => rowsOf(source.entries, closed), [version, closed, source]);
+  // Of one moment: the source may have more, and its end, a while before this is drawn again.
+  const { rows, atEnd } = useMemo(() => ({ rows: rowsOf(source.entries, closed), atEnd: source.atEnd }), [version, closed, source]);
   const shape = { lines: Math.max(source.extent, 1), view: size };
   const visible = Math.min(MOST_ROWS, rowsIn(shape) + 1);
   const atBottom = following || top === null;
   const most = Math.max(0, rows.length - visible + 1);
   const from = atBottom ? most : Math.min(indexOf(rows, top), Math.max(0, rows.length - 1));
   const shown = rows.slice(from, from + visible);
-  const showsLast = source.atEnd && from + visible > rows.length;
+  const showsLast = atEnd && from + visible > rows.length;
 
   source.settle(atBottom);
   useEffect(() => {
@@ -64,7 +65,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
   useLayoutEffect(() => {
     const element = view.current;
     if (!element) return;
-    const wanted = atBottom && source.atEnd ? height(shape) - size : topOf(ordinalOf(source, shown), shape);
+    const wanted = atBottom && atEnd ? height(shape) - size : topOf(ordinalOf(source, shown), shape);
     if (Math.abs(element.scrollTop - wanted) >= 1) element.scrollTop = wanted;
     // The browser may allow less.
     put.current = element.scrollTop;
@@ -119,7 +120,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
       if (rows.length === 0) return;
       if (following && step > 0) return;
       const index = from + step;
-      if (step > 0 && index >= most && source.atEnd && (!wrap || index >= rows.length - 1)) {
+      if (step > 0 && index >= most && atEnd && (!wrap || index >= rows.length - 1)) {
         moveTo(null);
         if (!source.ended) onFollow(true);
         return;
@@ -186,7 +187,7 @@ export function LogView({ source, following, onFollow, closed, onFold, time, sta
     if (row) onMark(row.entry, event.shiftKey);
   };
   const isMarked = (/** @type {number} */ position) => marked !== null && position >= marked.from && position <= marked.to;
-  return html`<div class=${`view log-view ${atBottom && source.atEnd ? "at-end" : ""}`} ref=${view} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${label}>
+  return html`<div class=${`view log-view ${atBottom && atEnd ? "at-end" : ""}`} ref=${view} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label=${label}>
     <div class="pane"><ol class=${`rows ${solo ? "solo" : ""} ${wrap ? "wrap" : ""}`} ref=${list} onMouseOver=${(/** @type {Event} */ event) => setHover(positionOf(event))} onMouseLeave=${() => setHover(-1)} onClick=${onClick}>
       ${shown.map(({ entry, head }, index) => html`<${Row} key=${entry.position} entry=${entry} head=${head} before=${rows[from + index - 1]?.entry} time=${time} start=${start} now=${now} total=${source.ended ? source.extent : -1} ordinal=${source.ordinal(entry)} who=${!solo} late=${!solo && /** @type {import("./types.js").Merged} */ (entry).late}
         marked=${isMarked(entry.position)} link=${entry.position === hover || isMarked(entry.position) ? linkOf(entry) : undefined} hit=${find?.hitIn(entry)?.match} isNow=${hit !== undefined && find?.hitIn(entry) === hit} onFold=${() => onFold(entry.position)} />`)}

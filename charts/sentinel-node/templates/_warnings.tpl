@@ -49,6 +49,8 @@
 {{- end -}}
 {{- if and .Values.ceilings.enabled (not .Values.admission.enabled) -}}
 {{- $warnings = append $warnings "ceilings.enabled without admission.enabled: it is unknown who asks for a Task, so no Run that needs an approval can get one." -}}
+{{- else if and .Values.ceilings.enabled (eq .Values.admission.failurePolicy "Ignore") -}}
+{{- $warnings = append $warnings "ceilings.enabled with admission.failurePolicy: Ignore: while the webhook is down a Task can be changed unseen, so who may not approve it is less certain; set Fail where approvals matter." -}}
 {{- end -}}
 {{- if or .Values.rbac.aggregate.taskRunnerToEdit .Values.rbac.aggregate.taskRunnerToAdmin -}}
 {{- $warnings = append $warnings "rbac.aggregate.taskRunner*: everyone with edit or admin in any namespace can run commands on all nodes." -}}

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
-use super::values::duration;
+use super::values::{node_name, validity};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,7 +30,7 @@ pub(crate) struct SignArgs {
     pub(crate) key: PathBuf,
 
     /// A node on which it may run, instead of those in targets.nodeNames; may be repeated.
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = node_name)]
     pub(crate) node: Vec<String>,
 
     /// It may run on each node whose policy accepts the signature. Not with --node.
@@ -37,7 +38,7 @@ pub(crate) struct SignArgs {
     pub(crate) any_node: bool,
 
     /// How long from now it may start.
-    #[arg(long = "for", default_value = "24h", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", default_value = "24h", value_name = "TIME", value_parser = validity)]
     pub(crate) valid_for: Duration,
 
     /// How many Attempts each node may start by this signature; retries count.
@@ -45,6 +46,6 @@ pub(crate) struct SignArgs {
     pub(crate) runs: u32,
 
     /// What the signature is for, such as the name of a cluster, if the policy names one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) audience: Option<String>,
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sentinel_protocol::ids::NodeName;
+
 use crate::client::Since;
 
 /// A duration of at least a millisecond, such as `90s` or `1h30m`.
@@ -12,6 +14,21 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     } else {
         Ok(duration)
     }
+}
+
+/// How long a signature is valid: ten years at most, so that a slip of a unit does not last.
+pub(super) fn validity(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_hours(3650 * 24);
+    let duration = duration_or_zero(text)?;
+    if duration.is_zero() || duration > MOST {
+        return Err("must be longer than 0, and at most 3650d".to_owned());
+    }
+    Ok(duration)
+}
+
+/// The name of a node.
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    NodeName::new(text).map(|name| name.to_string()).map_err(|error| error.to_string())
 }
 
 /// A duration, which may be zero.

@@ -1,5 +1,6 @@
 //! `audit verify`: exports of audit records, verified without a server. `audit heads`: what History has to verify them against.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -73,7 +74,7 @@ pub(super) async fn heads(client: &Client, args: &AuditHeadsArgs) -> ExitResult 
         OutputFormat::Name => {
             let name =
                 |item: &Value| format!("{}/{}/{}", text(item, "of"), text(item, "chain"), text(item, "seq"));
-            let names = listed.items.iter().map(name);
+            let names = each_once(&listed.items).map(name);
             print(names.fold(Text::new(), |all, name| all.single_line(&name).plain("\n")))?;
         }
         OutputFormat::Table | OutputFormat::Wide if listed.items.is_empty() => {
@@ -81,7 +82,7 @@ pub(super) async fn heads(client: &Client, args: &AuditHeadsArgs) -> ExitResult 
         }
         OutputFormat::Table | OutputFormat::Wide => {
             let mut table = Table::new(&["OF", "CHAIN", "RECORD", "RECORDED", "HASH"]);
-            for item in &listed.items {
+            for item in each_once(&listed.items) {
                 let row =
                     ["of", "chain", "seq", "recordedAt", "hash"].map(|field| Cell::from(text(item, field)));
                 table.row(row.to_vec());
@@ -90,6 +91,14 @@ pub(super) async fn heads(client: &Client, args: &AuditHeadsArgs) -> ExitResult 
         }
     }
     Ok(OK)
+}
+
+/// Heads, each where it is listed first: the same may be the first of an hour, the last of one, and the last of all.
+fn each_once(items: &[Value]) -> impl Iterator<Item = &Value> {
+    let mut seen = HashSet::new();
+    items
+        .iter()
+        .filter(move |item| seen.insert(["of", "chain", "seq", "hash"].map(|field| item[field].to_string())))
 }
 
 fn source(path: &Path) -> Result<Source<'_>, Failure> {

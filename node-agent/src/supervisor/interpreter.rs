@@ -34,7 +34,8 @@ const MOST_LINKS: usize = 40;
 /// Who, other than root and the agent, can replace an interpreter of this program, if it is a script.
 pub(super) fn replaceable(root: &Root, program: &str, content: io::Result<File>) -> Option<String> {
     let (mut of, mut content) = (program.to_owned(), content);
-    for _ in 0..=MOST {
+    // The last one is read too: it must not be a script.
+    for _ in 0..=MOST + 1 {
         let begin = match content.and_then(|content| begin(&content)) {
             Ok(begin) => begin,
             // An interpreter could not read it either.
@@ -47,6 +48,11 @@ pub(super) fn replaceable(root: &Root, program: &str, content: io::Result<File>)
         };
         let name = interpreter(&begin)?;
         let shown = name.display();
+        if name.as_os_str().as_bytes().ends_with(b"\r") {
+            return Some(format!(
+                "the first line of {of} ends with a carriage return, which the kernel takes for a part of the interpreter's name; write it with Unix line ends"
+            ));
+        }
         if !name.is_absolute() {
             return Some(format!(
                 "{of} is a script for {shown}, which depends on the working directory; write an absolute path in its first line"
@@ -238,12 +244,30 @@ mod tests {
         assert!(scripts.replaceable("upwards").unwrap().contains("shared is writable by"));
     }
 
+    /// The kernel ends a chain of scripts somewhere, and one that is not examined to its end must not run.
+    #[test]
+    fn as_many_interpreters_are_scripts_as_the_kernel_takes() {
+        let scripts = Scripts(tempfile::tempdir().unwrap());
+        let at = scripts.0.path().display().to_string();
+        scripts.write("0", "#!/bin/true\n");
+        let mut taken = Vec::new();
+        for number in 1..=7 {
+            let path = scripts.write(&number.to_string(), &format!("#!{at}/{}\n", number - 1));
+            let runs = Command::new(path).output().is_ok_and(|output| output.status.success());
+            assert_eq!(scripts.replaceable(&number.to_string()).is_none(), runs, "{number}");
+            taken.push(runs);
+        }
+        assert!(taken[0] && !taken[6], "{taken:?}");
+    }
+
     #[test]
     fn interpreters_that_cannot_be_followed_are_refused() {
         let scripts = Scripts(tempfile::tempdir().unwrap());
         let at = scripts.0.path().display().to_string();
         scripts.write("relative", "#!sh\n");
         assert!(scripts.replaceable("relative").unwrap().contains("depends on the working directory"));
+        scripts.write("windows", "#!/bin/sh\r\necho\r\n");
+        assert!(scripts.replaceable("windows").unwrap().contains("carriage return"));
         scripts.write("missing", &format!("#!{at}/nothing\n"));
         assert!(scripts.replaceable("missing").unwrap().contains("nothing cannot be examined"));
         scripts.write("itself", &format!("#!{at}/itself\n"));

@@ -241,13 +241,15 @@ impl Audit {
 impl Open {
     fn queue(&self, record: Record) {
         let weight = weight(&record);
-        let queued = Queued { at: self.clock.reading().wall, record, weight };
         let bytes = self.counted.queued_bytes.fetch_add(weight, Relaxed);
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = bytes <= QUEUE_BYTES
-            && match &*self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
-                Some(queue) => queue.try_send(queued).is_ok(),
-                None => false,
-            };
+            && queue.as_ref().is_some_and(|queue| {
+                // Read in the order of the queue: an earlier time behind a later one looks as if the clock was set back.
+                let at = self.clock.reading().wall;
+                queue.try_send(Queued { at, record, weight }).is_ok()
+            });
+        drop(queue);
         if !sent {
             self.counted.queued_bytes.fetch_sub(weight, Relaxed);
             self.counted.overflowed.fetch_add(1, Relaxed);

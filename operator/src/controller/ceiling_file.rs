@@ -66,14 +66,14 @@ impl CurrentCeilings {
 
     async fn poll(&self, file: &Path, runs: &RunStore, unreadable: &Gauge) {
         let path = file.to_owned();
-        let ceilings = match tokio::task::spawn_blocking(move || read(&path)).await {
-            Ok(Ok(rules)) => Ceilings::Set(rules),
-            Ok(Err(error)) => Ceilings::Unreadable(error.to_string()),
-            Err(error) => Ceilings::Unreadable(format!("unable to read the ceilings: {error}")),
-        };
-        let why = match &ceilings {
-            Ceilings::Unreadable(why) => Some(why.clone()),
-            _ => None,
+        // With lines of the file in the log, and without them in the conditions of Tasks.
+        let (ceilings, why) = match tokio::task::spawn_blocking(move || read(&path)).await {
+            Ok(Ok(rules)) => (Ceilings::Set(rules), None),
+            Ok(Err(error)) => (Ceilings::Unreadable(error.without_excerpt()), Some(error.to_string())),
+            Err(error) => {
+                let why = format!("unable to read the ceilings: {error}");
+                (Ceilings::Unreadable(why.clone()), Some(why))
+            }
         };
         unreadable.set(i64::from(why.is_some()));
         if !self.set(ceilings) {

@@ -12,7 +12,10 @@ use super::ledger_sink::LedgerSink;
 use super::metrics::GatewayMetrics;
 use super::registry::{OwnedAttempt, Registry};
 
-/// Sweeps every `every` until `stop`. `owner` finds the Task of an Attempt without a ledger; `None` while the Tasks
+/// What is noted within this time is handled by one sweep.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// Sweeps every `every`, and soon after an Attempt without a ledger was reported or archived, until `stop`. `owner` finds the Task of an Attempt without a ledger; `None` while the Tasks
 /// have not all been listed or reconciled.
 pub async fn run(
     registry: Registry,
@@ -26,6 +29,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
+            () = async { registry.orphan_noted().await; tokio::time::sleep(TOGETHER).await } => {}
         }
         sweep(&registry, &*ledgers, &owner, &metrics);
     }

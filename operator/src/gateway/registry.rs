@@ -19,6 +19,7 @@ use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Hello, Report};
 use sentinel_protocol::version::{self, Version};
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::attempt_index::{AttemptIndex, TooMany};
@@ -39,6 +40,8 @@ struct RegistryState {
     sessions: SessionTable,
     terms: SessionTerms,
     late: LateMessages,
+    /// An Attempt without a ledger was reported or archived.
+    orphans: Notify,
 }
 
 /// A Session, for readers.
@@ -389,6 +392,16 @@ impl Registry {
             all.extend(state.live.iter().flat_map(|live| live.owned.summaries()));
         }
         all
+    }
+
+    /// An Attempt without a ledger was reported or archived: there may be something to do about it.
+    pub(super) fn note_orphan(&self) {
+        self.0.orphans.notify_one();
+    }
+
+    /// Waits for [`Registry::note_orphan`]; returns at once when it was called since the last wait.
+    pub(super) async fn orphan_noted(&self) {
+        self.0.orphans.notified().await;
     }
 
     /// Drops the ended Attempts of deleted Tasks beyond [`MAX_ORPHANS`] per agent; returns how many.

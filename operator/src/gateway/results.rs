@@ -102,7 +102,10 @@ impl Results {
                 return self.lookup(Lookup::Describe(Box::new(report.clone())));
             }
             Some(Applied::Changed | Applied::Unchanged | Applied::OtherRun) => {}
-            None => self.metrics.results.orphaned.add(1),
+            None => {
+                self.metrics.results.orphaned.add(1);
+                self.registry.note_orphan();
+            }
         }
         if let ReportedState::Ended(ended) = &report.state {
             self.hub.ended(&report.attempt, End::At(ended.output.end));
@@ -289,6 +292,9 @@ impl Results {
         }
         self.registry.note_archived(attempt, stage);
         self.ledgers.archived(attempt, stage);
+        if stage == Stage::Ended && self.ledgers.facts(attempt).is_none() {
+            self.registry.note_orphan();
+        }
         let ack = ToAgent::Ack(Ack { attempt: attempt.clone(), stage });
         if self.registry.send_later(&attempt.node, &ack).is_some() {
             self.metrics.results.acks.add(1);

@@ -3,7 +3,7 @@
 use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::secret::SealingKey;
 use sentinel_protocol::to_agent::{Start, ToAgent};
-use sentinel_secrets::sealed::seal;
+use sentinel_secrets::sealed::{is_usable, seal};
 use sentinel_secrets::values::SecretValues;
 
 use super::registry::Registry;
@@ -40,8 +40,12 @@ impl Registry {
         state.active().map(|live| live.sealing_key.is_some())
     }
 
-    /// Takes in the key of a Session.
+    /// Takes in the key of a Session. Without one that can be used, its agent takes no values of Secrets, and none is read for it.
     pub(super) fn set_sealing_key(&self, node: &NodeName, session: &SessionId, key: SealingKey) {
+        if !is_usable(&key) {
+            tracing::warn!(%node, "security: an agent has sent a key to which nothing can be sealed");
+            return;
+        }
         let Some(entry) = self.entry(node) else { return };
         if let Some(live) = entry.lock().current(session) {
             live.sealing_key = Some(key);

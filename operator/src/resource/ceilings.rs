@@ -134,10 +134,20 @@ pub enum CeilingsError {
     Empty,
     /// It is not YAML, or has other fields.
     #[error("the ceilings cannot be read: {0}")]
-    Unreadable(String),
+    Unreadable(Box<serde_saphyr::Error>),
     /// Fields of it have values that are not allowed.
     #[error("the ceilings are not valid: {}", describe(.0))]
     Invalid(Vec<Invalid>),
+}
+
+impl CeilingsError {
+    /// The same without lines of the file, for those who may not read it.
+    pub fn without_excerpt(&self) -> String {
+        match self {
+            Self::Unreadable(error) => format!("the ceilings cannot be read: {}", error.without_snippet()),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Reads a file of ceilings.
@@ -160,7 +170,7 @@ pub fn parse(text: &str) -> Result<Rules, CeilingsError> {
     }
     let document: Document =
         serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
-            .map_err(|error| CeilingsError::Unreadable(error.to_string()))?;
+            .map_err(|error| CeilingsError::Unreadable(Box::new(error)))?;
     let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::Ceilings, protected_nodes, ceilings } =
         document;
     let mut problems = Problems::default();
@@ -367,6 +377,32 @@ pub fn lint(rules: &Rules) -> Vec<Finding> {
         if may_be_root && on_host && ceiling.approval.is_none() {
             add("commands may be root on the host, and nothing needs an approval".to_owned());
         }
+        approval_findings(ceiling).into_iter().for_each(add);
+    }
+    findings
+}
+
+/// Approvals that are never asked for, though they are written.
+fn approval_findings(ceiling: &Ceiling) -> Vec<String> {
+    let Some(rule) = &ceiling.approval else { return Vec::new() };
+    let mut findings = Vec::new();
+    let (above, most) = (rule.above, ceiling.max_targets);
+    let mut never = |part: &str, above: Option<u32>, most: Option<u32>| {
+        if let (Some(above), Some(most)) = (above, most)
+            && above >= most
+        {
+            findings.push(format!(
+                "approval.above.{part} has no effect: maxTargets.{part} allows {most} at most"
+            ));
+        }
+    };
+    never("count", above.count, most.count);
+    never("percent", above.percent.map(u32::from), most.percent.map(u32::from));
+    if rule.protected_nodes && ceiling.protected_nodes.is_empty() {
+        findings.push(
+            "approval.protectedNodes has no effect: protectedNodes names no class, so no protected node may be a target"
+                .to_owned(),
+        );
     }
     findings
 }
@@ -458,6 +494,12 @@ ceilings:
         assert!(matches!(parse(" \n"), Err(CeilingsError::Empty)));
         assert!(parse("ceilings: []").unwrap_err().to_string().contains("apiVersion"));
         assert!(parse("{").unwrap_err().to_string().contains("cannot be read"));
+        // A Task's condition is read by people who may not read the file.
+        let error = of("ceilings: []\nlimits: secret").unwrap_err();
+        assert!(error.to_string().contains("secret"), "{error}");
+        let without = error.without_excerpt();
+        assert!(without.contains("limits") && without.contains("line 4"), "{without}");
+        assert!(!without.contains("secret"), "{without}");
         rejects("ceilings: []\nlimits: 1", "limits");
         rejects("ceilings: [{name: a, namespaces: ['*'], maxTarget: {count: 1}}]", "maxTarget");
         rejects("ceilings: [{name: a, namespaces: ['*'], nodes: {matchLabel: {a: b}}}]", "matchLabel");
@@ -508,6 +550,13 @@ ceilings:
             "ceiling b: an earlier ceiling decides about team-b*; put the narrower one first"
         );
         let free = found("ceilings: [{name: a, namespaces: ['*']}]");
+        let in_vain = found(
+            "ceilings: [{name: a, namespaces: ['*'], maxTargets: {count: 5, percent: 10}, \
+             approval: {above: {count: 5, percent: 9}, protectedNodes: true, validFor: 1h}}]",
+        );
+        assert!(in_vain[0].contains("approval.above.count has no effect"), "{in_vain:?}");
+        assert!(in_vain[1].contains("approval.protectedNodes has no effect"), "{in_vain:?}");
+        assert_eq!(in_vain.len(), 2, "{in_vain:?}");
         assert!(free[0].contains("limits nothing") && free[1].contains("root on the host"), "{free:?}");
     }
 }

@@ -13,7 +13,7 @@ use super::super::targets::{NodeFacts, matches};
 use super::super::trigger::AskedBy;
 use super::approval::{Awaiting, Consent};
 use super::message::{self, examples, nodes};
-use super::rules::{ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules};
+use super::rules::{Above, ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules};
 use crate::plan::{Amount, TaskPlan};
 
 /// Names of targets that people are shown.
@@ -79,7 +79,7 @@ pub fn judge(ceilings: &Ceilings, wanted: &Wanted<'_>) -> Judgement {
     let within = |approved_by| Judgement::Within {
         ceiling: Some(RunCeiling {
             name: ceiling.name.clone(),
-            max_concurrent: ceiling.max_concurrency.map(|most| limit(most, wanted.targets.len())),
+            max_concurrent: ceiling.max_concurrency.map(|most| nodes_of(most, wanted.targets.len())),
         }),
         approved_by,
     };
@@ -88,18 +88,13 @@ pub fn judge(ceilings: &Ceilings, wanted: &Wanted<'_>) -> Judgement {
     match wanted.consent.approval_of(&awaiting, wanted.asked_by, wanted.at) {
         Ok(approver) => within(Some(approver.clone())),
         Err(unapproved) => {
-            awaiting.message = message::approval(
-                (&wanted.plan.task, wanted.targets),
-                &awaiting,
-                wanted.consent,
-                (&why, unapproved),
-            );
+            awaiting.message = message::approval(wanted, &awaiting, &why, unapproved);
             Judgement::NeedsApproval(Box::new(awaiting))
         }
     }
 }
 
-fn limit(most: Amount, targets: usize) -> u32 {
+fn nodes_of(most: Amount, targets: usize) -> u32 {
     u32::try_from(most.of(targets)).unwrap_or(u32::MAX)
 }
 
@@ -133,11 +128,12 @@ impl<'a> Protected<'a> {
 fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<'_>) -> Vec<String> {
     let (targets, known) = (wanted.targets.len(), wanted.nodes.len());
     let mut excesses: Vec<String> = Vec::new();
-    for (part, most) in ceiling.max_targets.exceeded(targets, known) {
-        let limit = if part == "count" { "maxTargets.count" } else { "maxTargets.percent" };
+    for above in ceiling.max_targets.exceeded(targets, known) {
         let message = format!(
-            "it would run on {}, and {limit} allows {most}: name fewer nodes, or ask for a higher ceiling",
-            nodes(targets)
+            "it would run on {}, and maxTargets.{} allows {}: name fewer nodes, or ask for a higher ceiling",
+            nodes(targets),
+            above.part(),
+            above.allows(known)
         );
         excesses.push(message);
     }
@@ -173,12 +169,14 @@ fn within_targets(ceiling: &Ceiling, wanted: &Wanted<'_>, protected: &Protected<
 /// The limits on what is run that are exceeded.
 fn within_run(ceiling: &Ceiling, request: &RunRequest) -> Vec<String> {
     let mut excesses: Vec<String> = Vec::new();
-    let mut check = |limit: &str, field: &str, asked: &str, allowed: Option<Vec<&str>>, fits: bool| {
+    let mut check = |list: &str, field: &str, asked: &str, allowed: Option<Vec<&str>>, fits: bool| {
         if let Some(allowed) = allowed.filter(|_| !fits) {
-            let message = format!("{field} is {asked}, and {limit} allows only {}", allowed.join(", "));
+            let message = format!("{field} is {asked}, and {list} allows only {}", allowed.join(", "));
             excesses.push(message);
         }
     };
+    // Its author finds such a value in no file.
+    let by_default = |is_written: bool| if is_written { "" } else { ", the default" };
     let environments = ceiling.environments.as_ref();
     check(
         "environments",
@@ -191,7 +189,7 @@ fn within_run(ceiling: &Ceiling, request: &RunRequest) -> Vec<String> {
     check(
         "sandboxes",
         "spec.run.sandbox",
-        sandbox.as_str(),
+        &format!("{}{}", sandbox.as_str(), by_default(request.sandbox.is_some())),
         sandboxes.map(|all| all.iter().map(|one| one.as_str()).collect()),
         sandboxes.is_none_or(|all| all.contains(&sandbox)),
     );
@@ -200,7 +198,7 @@ fn within_run(ceiling: &Ceiling, request: &RunRequest) -> Vec<String> {
     check(
         "users",
         "spec.run.user",
-        names.first().copied().unwrap_or_default(),
+        &format!("{}{}", names.first().copied().unwrap_or_default(), by_default(request.user.is_some())),
         users.map(|all| all.iter().map(String::as_str).collect()),
         users.is_none_or(|all| all.iter().any(|user| names.contains(&user.as_str()))),
     );
@@ -225,9 +223,9 @@ fn needs_approval<'a>(
     protected: &Protected<'_>,
 ) -> Option<(Vec<String>, &'a ApprovalRule)> {
     let rule = ceiling.approval.as_ref()?;
-    let above = rule.above.exceeded(wanted.targets.len(), wanted.nodes.len());
-    let mut why: Vec<String> =
-        above.into_iter().map(|(part, most)| format!("more than {most} (approval.above.{part})")).collect();
+    let known = wanted.nodes.len();
+    let more = |above: Above| format!("more than {} (approval.above.{})", above.allows(known), above.part());
+    let mut why: Vec<String> = rule.above.exceeded(wanted.targets.len(), known).map(more).collect();
     if rule.protected_nodes {
         let of_class = |(class, targets): &(&str, Vec<&NodeName>)| {
             format!("protected nodes of the class {class}: {} (approval.protectedNodes)", examples(targets))

@@ -1,8 +1,9 @@
 //! Ceilings in words.
 
-use sentinel_protocol::ids::{NodeName, TaskRef};
+use sentinel_protocol::ids::NodeName;
 
 use super::approval::{Awaiting, Consent, Unapproved};
+use super::judge::Wanted;
 
 /// Names in a sentence.
 const NAMED: usize = 3;
@@ -12,10 +13,6 @@ const SHORT: usize = 12;
 
 pub(super) fn nodes(count: usize) -> String {
     format!("{count} {}", if count == 1 { "node" } else { "nodes" })
-}
-
-pub(super) fn percent_of(percent: u8, known: usize) -> String {
-    format!("{percent} % of the {}", nodes(known))
 }
 
 /// The first names, and how many there are more.
@@ -32,14 +29,15 @@ pub(super) fn short(digest: &str) -> &str {
     digest.get(..SHORT).unwrap_or(digest)
 }
 
-/// What a Run that waits for an approval shows.
+/// What a Run that waits for an approval shows: why it needs one, and why it has none.
 pub(super) fn approval(
-    (task, targets): (&TaskRef, &[NodeName]),
+    wanted: &Wanted<'_>,
     awaiting: &Awaiting,
-    consent: &Consent,
-    (why, unapproved): (&[String], Unapproved),
+    why: &[String],
+    unapproved: Unapproved,
 ) -> String {
-    let targets: Vec<&NodeName> = targets.iter().collect();
+    let targets: Vec<&NodeName> = wanted.targets.iter().collect();
+    let task = &wanted.plan.task;
     format!(
         "run {} would run on {} ({}), which the ceiling {} allows only with an approval: {}; spec {}, targets {}; {}: \
          sentinel approve -n {} {}",
@@ -50,7 +48,7 @@ pub(super) fn approval(
         why.join(", "),
         short(awaiting.spec_hash.as_str()),
         short(&awaiting.targets_digest),
-        what_to_do(consent, &awaiting.behind, unapproved),
+        what_to_do(wanted.consent, &awaiting.behind, unapproved),
         task.namespace,
         task.name,
     )

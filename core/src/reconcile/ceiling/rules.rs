@@ -2,7 +2,7 @@
 
 use sentinel_protocol::request::{Environment, Sandbox};
 
-use super::message::percent_of;
+use super::message::nodes;
 use crate::plan::{Amount, LabelSelector};
 
 /// The ceilings of a cluster.
@@ -69,13 +69,37 @@ pub struct Share {
     pub percent: Option<u8>,
 }
 
+/// A part of a [`Share`] that a number of targets is more than.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Above {
+    Count(u32),
+    Percent(u8),
+}
+
+impl Above {
+    /// The name of the part in the file.
+    pub(super) fn part(self) -> &'static str {
+        match self {
+            Self::Count(_) => "count",
+            Self::Percent(_) => "percent",
+        }
+    }
+
+    /// What the part allows, in words.
+    pub(super) fn allows(self, known: usize) -> String {
+        match self {
+            Self::Count(most) => most.to_string(),
+            Self::Percent(most) => format!("{most} % of the {}", nodes(known)),
+        }
+    }
+}
+
 impl Share {
-    /// The parts that so many targets of so many known nodes are more than: the name of each, and what it allows.
-    pub(super) fn exceeded(self, targets: usize, known: usize) -> Vec<(&'static str, String)> {
+    /// The parts that so many targets of so many known nodes are more than.
+    pub(super) fn exceeded(self, targets: usize, known: usize) -> impl Iterator<Item = Above> {
         let count = self.count.filter(|most| targets > *most as usize);
         let percent = self.percent.filter(|most| targets.saturating_mul(100) > known * usize::from(*most));
-        let count = count.map(|most| ("count", most.to_string()));
-        count.into_iter().chain(percent.map(|most| ("percent", percent_of(most, known)))).collect()
+        count.map(Above::Count).into_iter().chain(percent.map(Above::Percent))
     }
 }
 

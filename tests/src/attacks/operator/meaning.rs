@@ -321,7 +321,13 @@ impl Mutator<'_> {
                 statement[self.one(&["notAfter", "nodes", "runs", "id", "namespace"])] = self.word().into();
                 start["signed"]["statement"] = statement.to_string().into();
             }
-            3 => start["request"]["program"]["command"][1] = "another".into(),
+            3 => match &mut start["request"]["program"]["command"] {
+                Value::Array(argv) => {
+                    argv.truncate(1);
+                    argv.push("another".into());
+                }
+                _ => start["request"]["program"] = json!({"command": ["another"]}),
+            },
             _ => start["signed"]["signature"] = Value::Null,
         }
     }
