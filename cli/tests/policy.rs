@@ -143,8 +143,20 @@ fn a_retry_and_a_rerun_are_asked_again_after_the_policy_has_changed() {
     let dev = Dev::start(&["--policy", policy.to_str().unwrap()]);
     // The first Attempt forbids everything, and fails: the policy is another when it is retried.
     let script = format!("printf '%b' '{}' > {}; exit 1", none.replace('\n', "\\n"), policy.display());
-    let retried =
-        ["run", "--name", "retried", "--retry", "3", "--host", "--sandbox", "Privileged", "--", "sh", "-c", &script];
+    let retried = [
+        "run",
+        "--name",
+        "retried",
+        "--retry",
+        "3",
+        "--host",
+        "--sandbox",
+        "Privileged",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
     dev.run(&retried);
     let shown = dev.run(&["get", "executions", "--task", "retried", "-o", "json"]).exited(0);
     let execution = shown.json()["items"][0].clone();

@@ -156,6 +156,7 @@ fn facts(program: &str) -> NodeFacts {
             resolved: program.into(),
             sha256: None,
             replaceable: None,
+            also_named: vec![],
         }),
         working_dir: Ok("/".to_owned()),
         identity: Ok(identity),

@@ -6,6 +6,8 @@ mod fixtures;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fixtures::{Finished, Node, finish, start};
 use sentinel_core::agent::{Permit, PolicyVerdict};
@@ -13,6 +15,7 @@ use sentinel_node_agent::PolicyFiles;
 use sentinel_node_agent::journal::Accepted;
 use sentinel_node_agent::policy::PolicyGate;
 use sentinel_node_agent::supervisor::HostNamespaces;
+use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Program, Sandbox};
@@ -199,6 +202,81 @@ fn a_link_that_points_elsewhere_after_the_decision_is_not_followed() {
     });
     let why = why(&finished);
     assert!(why.contains("/two, before ") && why.contains("/one"), "{why}");
+}
+
+/// A link in a working directory that was exchanged after the decision led the command to a directory that no rule allows.
+#[test]
+fn a_working_directory_that_points_elsewhere_after_the_decision_is_not_entered() {
+    let mut node = Node::new();
+    for name in ["one", "two"] {
+        fs::create_dir(node.path().join(name)).unwrap();
+    }
+    let link = node.path().join("link");
+    std::os::unix::fs::symlink("one", &link).unwrap();
+    let mut start = command(1, &["/bin/pwd", "-P"]);
+    start.request.working_dir = link.to_str().unwrap().to_owned();
+    let finished = run_after(&mut node, &start, |_| {});
+    assert_eq!(finished.text(), format!("{}\n", node.path().join("one").canonicalize().unwrap().display()));
+    start.attempt.run = RunNumber(2);
+    let finished = run_after(&mut node, &start, |_| {
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("two", &link).unwrap();
+    });
+    assert!(why(&finished).contains("the working directory"), "{}", why(&finished));
+    // The same name, and another directory.
+    start.attempt.run = RunNumber(3);
+    let two = node.path().join("two");
+    let finished = run_after(&mut node, &start, |_| {
+        fs::rename(&two, two.with_file_name("old")).unwrap();
+        fs::create_dir(&two).unwrap();
+    });
+    assert!(why(&finished).contains("the working directory"), "{}", why(&finished));
+}
+
+/// Another process exchanges the directories all the time: however it falls, the command is in the allowed one, or does not run.
+#[test]
+fn a_working_directory_that_is_exchanged_all_the_time_is_the_allowed_one_or_none() {
+    let mut node = Node::new();
+    let root = node.path().canonicalize().unwrap();
+    for name in ["allowed", "secret"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    let link = root.join("link");
+    std::os::unix::fs::symlink("allowed", &link).unwrap();
+    std::os::unix::fs::symlink("secret", root.join("other")).unwrap();
+    let policy = root.join("narrow.yaml");
+    let dirs = format!("workingDirs: [{}, {}]", link.display(), root.join("allowed").display());
+    fs::write(&policy, ALL.replace("workingDirs: [{glob: '**'}]", &dirs)).unwrap();
+    let files = PolicyFiles { policy: Some(policy), kill_switch: None };
+    let mut gate = PolicyGate::new(&files, node.path(), HostNamespaces::Own, None);
+    let stop = Arc::new(AtomicBool::new(false));
+    let exchanging = std::thread::spawn({
+        let (stop, link, other) = (stop.clone(), link.clone(), root.join("other"));
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(rustix::fs::CWD, &link, rustix::fs::CWD, &other, flags).unwrap();
+            }
+        }
+    });
+    let (mut ran, mut not) = (0, 0);
+    for number in 1..=60 {
+        let mut start = command(number, &["/bin/pwd", "-P"]);
+        start.request.working_dir = link.to_str().unwrap().to_owned();
+        let PolicyVerdict::Allowed(permit) = gate.verdict(&start, UnixMillis(0)) else {
+            not += 1;
+            continue;
+        };
+        let accepted = Accepted { permit: Some(*permit), ..Accepted::now(start).unwrap() };
+        let attempt = node.state.create(accepted).unwrap();
+        node.launcher.launch(&attempt).unwrap();
+        let text = finish(attempt).text();
+        assert!(!text.contains("secret"), "{text}");
+        *if text.is_empty() { &mut not } else { &mut ran } += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    exchanging.join().unwrap();
+    println!("{ran} ran in the allowed directory, {not} did not run");
 }
 
 #[test]

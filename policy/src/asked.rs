@@ -34,6 +34,8 @@ pub struct ProgramFacts {
     pub sha256: Option<String>,
     /// Which part of its path others than root can replace, if any.
     pub replaceable: Option<String>,
+    /// Which of the paths in `Deny` rules ([`crate::document::Policy::denied_paths`]) are the same file.
+    pub also_named: Vec<String>,
 }
 
 /// The user and groups of a command.

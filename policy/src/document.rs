@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::effect::Effect;
 use crate::pattern::Pattern;
 use crate::rule::Rule;
 use crate::signature::Signer;
-use crate::what::What;
+use crate::what::{AbsolutePath, Runnable, What};
 
 /// Largest file, bytes.
 pub const MAX_BYTES: usize = 256 << 10;
@@ -67,6 +68,8 @@ pub enum PolicyError {
     Unreadable {
         /// Where and why.
         message: String,
+        /// The same with the lines of the file around it.
+        excerpt: String,
     },
     /// It has more than [`MAX_RULES`] rules.
     #[error("the policy has {rules} rules; at most {MAX_RULES} are allowed")]
@@ -102,6 +105,24 @@ pub enum PolicyError {
     },
 }
 
+impl PolicyError {
+    /// The same with lines of the file, for those who may read it. A refusal has none: people read it who may not.
+    pub fn with_excerpt(&self) -> String {
+        match self {
+            Self::Unreadable { excerpt, .. } => format!("the policy cannot be read: {excerpt}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// An error of YAML without the advice that is for programmers.
+fn in_words(error: &serde_saphyr::Error) -> String {
+    error
+        .to_string()
+        .replace(", set DuplicateKeyPolicy in Options if acceptable", "; write it once")
+        .replace("; use from_str_multiple or from_str_multiple_with_options", "; write one document")
+}
+
 impl Policy {
     /// Reads a policy.
     ///
@@ -120,7 +141,10 @@ impl Policy {
         }
         let document: Document =
             serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
-                .map_err(|error| PolicyError::Unreadable { message: error.to_string() })?;
+                .map_err(|error| PolicyError::Unreadable {
+                    message: in_words(error.without_snippet()),
+                    excerpt: in_words(&error),
+                })?;
         let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::NodePolicy, signers, rules } = document;
         Self::new(signers, rules)
     }
@@ -160,6 +184,16 @@ impl Policy {
     /// The rules in their order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The paths of programs and interpreters that `Deny` rules list: a file has as many names as links lead to it.
+    pub fn denied_paths(&self) -> impl Iterator<Item = &str> {
+        let denying = self.rules.iter().filter(|rule| rule.effect == Effect::Deny);
+        let runnables = denying.filter_map(|rule| match &rule.what {
+            Some(What::OneOf(runnables)) => Some(runnables),
+            Some(What::AnyCommand) | None => None,
+        });
+        runnables.flatten().flat_map(Runnable::paths).map(AbsolutePath::as_str)
     }
 
     /// Whether a rule compares the content of this program, so that its digest has to be computed.

@@ -60,6 +60,7 @@ const RUN_OTHERS: &[&str] = &[
     "chrt",
     "cmake",
     "cpan",
+    "cpio",
     "crictl",
     "cron",
     "crontab",
@@ -99,6 +100,7 @@ const RUN_OTHERS: &[&str] = &[
     "gradle",
     "guile",
     "helm",
+    "i386",
     "incus",
     "ionice",
     "ip",
@@ -110,6 +112,9 @@ const RUN_OTHERS: &[&str] = &[
     "kubectl",
     "ld.so",
     "less",
+    "lftp",
+    "linux32",
+    "linux64",
     "logrotate",
     "ltrace",
     "lua",
@@ -144,6 +149,7 @@ const RUN_OTHERS: &[&str] = &[
     "osqueryi",
     "pacman",
     "parallel",
+    "pax",
     "perf",
     "perl",
     "php",
@@ -154,12 +160,14 @@ const RUN_OTHERS: &[&str] = &[
     "podman",
     "prlimit",
     "proot",
+    "proxychains",
     "psql",
     "puppet",
     "pwsh",
     "python",
     "rake",
     "rbash",
+    "rlwrap",
     "rpm",
     "rscript",
     "rsh",
@@ -185,8 +193,13 @@ const RUN_OTHERS: &[&str] = &[
     "snap",
     "socat",
     "softlimit",
+    "sort",
+    "split",
     "sqlite",
     "ssh",
+    "ssh-agent",
+    "ssh-keygen",
+    "sshpass",
     "start-stop-daemon",
     "stdbuf",
     "strace",
@@ -206,6 +219,8 @@ const RUN_OTHERS: &[&str] = &[
     "timeout",
     "tini",
     "tmux",
+    "torsocks",
+    "toybox",
     "tsx",
     "unbuffer",
     "unshare",
@@ -216,6 +231,7 @@ const RUN_OTHERS: &[&str] = &[
     "vim",
     "virsh",
     "watch",
+    "x86_64",
     "xargs",
     "xvfb-run",
     "yarn",
@@ -227,8 +243,10 @@ const RUN_OTHERS: &[&str] = &[
 
 /// Programs that write files, or change whose they are: as root, any command, a moment later.
 const WRITE_FILES: &[&str] = &[
-    "chattr", "chmod", "chown", "cp", "curl", "dd", "install", "ln", "mount", "mv", "nc", "ncat", "patch",
-    "setcap", "setfacl", "sysctl", "tee", "truncate", "unzip", "useradd", "usermod", "visudo", "wget",
+    "chattr", "chmod", "chown", "chpasswd", "cp", "curl", "dd", "debugfs", "fdisk", "gpasswd", "groupadd",
+    "groupmod", "install", "ln", "losetup", "mkfs", "mknod", "mount", "mv", "nc", "ncat", "passwd", "patch",
+    "rename", "rm", "setcap", "setfacl", "shred", "sysctl", "tee", "touch", "truncate", "umount", "uniq",
+    "unlink", "unzip", "useradd", "usermod", "visudo", "wget", "xxd",
 ];
 
 /// Variables by which a program or its dynamic loader is made to run something else, by how they begin.
@@ -286,7 +304,7 @@ fn of_rule(rule: &Rule) -> Vec<String> {
     let mut messages = Vec::new();
     for (part, pattern) in rule.patterns() {
         match pattern {
-            Pattern::Glob(glob) if glob.is_everything() => {
+            Pattern::Glob(glob) if glob.is_everything() || is_all_of(part, glob.as_str()) => {
                 messages.push(format!("`{part}` has a glob that matches everything: {:?}", glob.as_str()));
             }
             Pattern::Exact(text) if text.contains('*') => {
@@ -301,6 +319,11 @@ fn of_rule(rule: &Rule) -> Vec<String> {
     }
     who(rule, &mut messages);
     messages
+}
+
+/// Whether a glob matches all that there is for this part: a namespace or a name has no `/`, and a directory begins with one.
+fn is_all_of(part: &str, glob: &str) -> bool {
+    matches!((part, glob), ("who", "*") | ("workingDirs", "/**"))
 }
 
 fn what(rule: &Rule, messages: &mut Vec<String>) {
@@ -333,8 +356,9 @@ fn runnable_findings(runnable: &Runnable, takes_stdin: bool, is_root: bool) -> V
     }
     let is_open = arguments_are_open(runnable.args.as_ref());
     for path in programs {
-        let name = name_of(path);
-        if RUN_OTHERS.contains(&name) || is_loader(name) {
+        let names = names_of(path);
+        let is_one_of = |programs: &[&str]| names.iter().any(|name| programs.contains(name));
+        if is_one_of(RUN_OTHERS) || names.iter().any(|name| is_loader(name)) {
             if is_open {
                 messages.push(format!(
                     "allows any command: {path} runs what its arguments name, and they are not written out"
@@ -345,25 +369,25 @@ fn runnable_findings(runnable: &Runnable, takes_stdin: bool, is_root: bool) -> V
                 ));
             }
         }
-        if WRITE_FILES.contains(&name) && is_open && is_root {
+        if is_one_of(WRITE_FILES) && is_open && is_root {
             messages.push(format!("allows any command: {path} can replace files of the node as root, and its arguments are not written out"));
         }
     }
     messages
 }
 
-/// The file's name without a version at its end.
-fn name_of(path: &AbsolutePath) -> &str {
+/// The file's name, and the same without a version and what follows it, as in `perl5.36-x86_64-linux-gnu`.
+fn names_of(path: &AbsolutePath) -> [&str; 2] {
     let name = path.as_str().rsplit('/').next().unwrap_or_default();
-    let plain = name.trim_end_matches(|char: char| char.is_ascii_digit() || char == '.' || char == '-');
-    if plain.is_empty() { name } else { plain }
+    let digits = name.find(|char: char| char.is_ascii_digit()).unwrap_or(name.len());
+    [name, name[..digits].trim_end_matches(['.', '-'])]
 }
 
 /// Whether it is a dynamic loader by its name, such as `ld-linux-x86-64.so`, which runs what its first argument names.
 ///
 /// Source: ld.so(8).
 fn is_loader(name: &str) -> bool {
-    name.starts_with("ld") && name.strip_suffix(".so").is_some()
+    name.starts_with("ld") && name.contains(".so")
 }
 
 fn arguments_are_open(args: Option<&Arguments>) -> bool {

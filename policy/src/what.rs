@@ -163,20 +163,23 @@ pub(crate) fn fit(what: Option<&What>, asked: &Asked<'_>, effect: Effect) -> Fit
         // Nothing of it can be started, so no rule is about it.
         Err(why) => return Fit::Differs(why.clone()),
     };
-    let mut closest = None;
+    let mut closest: Option<(u8, Fit)> = None;
     for runnable in runnables {
-        match runnable.fit(asked.program, facts, effect) {
+        let path = runnable.program_fit(asked.program, facts, effect);
+        let is_about_it = !matches!(path, Fit::Differs(_));
+        let fit =
+            if is_about_it { both(path, runnable.rest_fit(asked.program, facts, effect)) } else { path };
+        // What is not known may fit, which is closer than what does not, and what is about the same program than what is not.
+        let distance = match fit {
             Fit::Fits => return replaceable(asked, effect),
-            other => {
-                // What is not known may fit, which is closer than what does not.
-                if closest.is_none() || matches!((&closest, &other), (Some(Fit::Differs(_)), Fit::Unknown(_)))
-                {
-                    closest = Some(other);
-                }
-            }
+            Fit::Unknown(_) => 0,
+            Fit::Differs(_) => 2 - u8::from(is_about_it),
+        };
+        if closest.as_ref().is_none_or(|(least, _)| distance < *least) {
+            closest = Some((distance, fit));
         }
     }
-    closest.unwrap_or_else(|| Fit::Differs("the rule names no program".to_owned()))
+    closest.map_or_else(|| Fit::Differs("the rule names no program".to_owned()), |(_, fit)| fit)
 }
 
 /// A program that others can replace is not the one that the rule means.
@@ -188,31 +191,41 @@ fn replaceable(asked: &Asked<'_>, effect: Effect) -> Fit {
 }
 
 impl Runnable {
-    fn fit(&self, program: &Program, facts: &ProgramFacts, effect: Effect) -> Fit {
+    /// All paths in it.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &AbsolutePath> {
+        let of_script = self
+            .script
+            .iter()
+            .flat_map(|script| script.interpreters.iter().chain(script.resolves_to.iter().flatten()));
+        self.programs.iter().chain(&self.resolves_to).flatten().chain(of_script)
+    }
+
+    /// Whether it is about this program at all.
+    fn program_fit(&self, program: &Program, facts: &ProgramFacts, effect: Effect) -> Fit {
         match (&self.programs, &self.script, program) {
-            (Some(programs), _, Program::Command(argv)) => {
-                let arguments = argv.get(1..).unwrap_or_default();
-                let path = path_fit(programs, self.resolves_to.as_deref().unwrap_or_default(), facts, effect);
-                // The rest costs time, and is about other programs.
-                if matches!(path, Fit::Differs(_)) {
-                    return path;
-                }
-                both(
-                    path,
-                    both(self.content_fit(facts), arguments_fit(self.args.as_ref(), arguments, effect)),
-                )
+            (Some(programs), _, Program::Command(_)) => {
+                path_fit(programs, self.resolves_to.as_deref().unwrap_or_default(), facts, effect)
             }
-            (_, Some(rule), Program::Script { interpreter: _, argument, text }) => {
-                let targets = rule.resolves_to.as_deref().unwrap_or_default();
-                let path = path_fit(&rule.interpreters, targets, facts, effect);
-                if matches!(path, Fit::Differs(_)) {
-                    return path;
-                }
-                both(path, both(rule.argument_fit(argument.as_deref(), effect), rule.text_fit(text)))
+            (_, Some(rule), Program::Script { .. }) => {
+                path_fit(&rule.interpreters, rule.resolves_to.as_deref().unwrap_or_default(), facts, effect)
             }
             (Some(_), _, Program::Script { .. }) => Fit::Differs("the request is a script".to_owned()),
             (_, _, Program::Command(_)) => Fit::Differs("the request is not a script".to_owned()),
             (None, None, _) => Fit::Differs("the rule names no program".to_owned()),
+        }
+    }
+
+    /// Whether it allows what this program, which it is about, is to do. It costs time.
+    fn rest_fit(&self, program: &Program, facts: &ProgramFacts, effect: Effect) -> Fit {
+        match (program, &self.script) {
+            (Program::Command(argv), _) => {
+                let arguments = argv.get(1..).unwrap_or_default();
+                both(self.content_fit(facts), arguments_fit(self.args.as_ref(), arguments, effect))
+            }
+            (Program::Script { argument, text, .. }, Some(rule)) => {
+                both(rule.argument_fit(argument.as_deref(), effect), rule.text_fit(text))
+            }
+            (Program::Script { .. }, None) => Fit::Differs("the request is a script".to_owned()),
         }
     }
 
@@ -260,7 +273,7 @@ impl ScriptRule {
     }
 }
 
-/// For an `Allow` rule both paths must be listed; for a `Deny` rule one.
+/// For an `Allow` rule both paths must be listed; for a `Deny` rule one, or another name of the same file.
 fn path_fit(
     programs: &[AbsolutePath],
     targets: &[AbsolutePath],
@@ -272,11 +285,17 @@ fn path_fit(
     let resolved = lists(programs, &facts.resolved) || lists(targets, &facts.resolved);
     let fits = match effect {
         Effect::Allow => requested && resolved,
-        Effect::Deny => requested || resolved,
+        Effect::Deny => {
+            let same = |name: &String| lists(programs, name) || lists(targets, name);
+            requested || resolved || facts.also_named.iter().any(same)
+        }
     };
     Fit::or_differs(fits, || {
+        let is_plain = AbsolutePath::try_from(facts.requested.clone()).is_ok();
         let through = if facts.requested == facts.resolved {
             String::new()
+        } else if !is_plain {
+            format!(", which is {} (write it without `..`, `.` and `//`)", facts.resolved)
         } else {
             format!(
                 ", which is {} without symbolic links (a rule must list that too, in `programs` or `resolvesTo`)",

@@ -53,7 +53,7 @@ test("a refused command is shown with the rule of the node's policy", async () =
   await visit(page, dev, "tasks/default/refused?tab=nodes");
   await page.waitForSelector("text=/rule no-rule/");
   await visit(page, dev, "tasks/default/refused/runs/1/nodes/sim-1");
-  await page.waitForSelector("text=/the node's policy forbids it .rule no-rule./");
+  await page.waitForSelector("text=/The node's policy forbids it .rule no-rule./");
   assert.deepEqual(await accessibilityProblems(page), []);
   await shoot(page, "refused-by-policy");
   assert.deepEqual(problems, []);
@@ -87,6 +87,7 @@ for (const theme of ["light", "dark"]) {
 test("who asked cannot approve it, and the page shows why", async () => {
   const { page, context } = await open(browser);
   await visit(page, dev, "tasks/default/waits");
+  await page.waitForSelector("button:has-text('Approve Run 1…')");
   await page.keyboard.press("Shift+A");
   await page.getByRole("dialog").getByText("Approve Run 1", { exact: true }).click();
   await page.getByRole("alert").filter({ hasText: /another person has to approve it/ }).waitFor();

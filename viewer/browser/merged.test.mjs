@@ -52,8 +52,15 @@ async function walk(page) {
     // The end may be known before the last lines are on the screen.
     if (await page.evaluate(isAtEnd)) return found;
     const first = await page.locator(".log-view .rows li").first().getAttribute("data-position");
-    await page.keyboard.press("PageDown");
-    await until(async () => (await page.locator(".log-view .rows li").first().getAttribute("data-position")) !== first || (await page.evaluate(isAtEnd)), "another page");
+    // Below the last line that has come there is no page yet, and the key does nothing.
+    let pressed = 0;
+    await until(async () => {
+      if (Date.now() - pressed > 1000) {
+        pressed = Date.now();
+        await page.keyboard.press("PageDown");
+      }
+      return (await page.locator(".log-view .rows li").first().getAttribute("data-position")) !== first || (await page.evaluate(isAtEnd));
+    }, "another page");
   }
   assert.fail("no end");
 }

@@ -170,7 +170,8 @@ function withoutRun(task) {
   const ready = task.status?.conditions?.find((one) => one.type === "Ready");
   if (ready?.reason === "WaitingForHistory") return `${ready.message}.`;
   if (ready?.reason === "AlreadyExecuted") return html`Nothing is run: ${ready.message}. <a class="link" href=${`history?task=${encodeURIComponent(task.metadata.name)}`}>Its earlier Runs are in History.</a>`;
-  if (["CeilingExceeded", "AwaitingApproval", "CeilingsUnreadable"].includes(ready?.reason ?? "")) return `${ready?.message}.`;
+  // The note above has why.
+  if (["CeilingExceeded", "AwaitingApproval", "CeilingsUnreadable"].includes(ready?.reason ?? "")) return "No Run has begun: see above.";
   return task.status?.phase === "Suspended" ? "It is suspended: nothing is started." : "No Run has begun.";
 }
 

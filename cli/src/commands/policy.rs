@@ -4,8 +4,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use sentinel_core::plan::{Select, TaskPlan};
-use sentinel_node_agent::policy::{self, Digests};
-use sentinel_node_agent::supervisor::{Examined, HostNamespaces, examine};
+use sentinel_node_agent::policy::{self, Digests, examined};
+use sentinel_node_agent::supervisor::HostNamespaces;
 use sentinel_operator::resource::{Task, validate};
 use sentinel_policy::asked::{Asked, IdentityFacts, NodeFacts, ProgramFacts};
 use sentinel_policy::document::Policy;
@@ -86,10 +86,7 @@ fn read(path: &Path) -> Result<Policy, Failure> {
 
 fn facts_here(policy: &Policy, start: &Start) -> NodeFacts {
     let digests = Digests::default();
-    let Examined { facts, .. } = examine(start, HostNamespaces::Own, &mut |identity, open| {
-        policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
-    });
-    facts
+    examined(start, HostNamespaces::Own, policy, &digests).facts
 }
 
 /// What a node would know about the request if nothing about it is unusual.
@@ -100,7 +97,7 @@ fn assumed(request: &RunRequest) -> NodeFacts {
     };
     let program = if named.starts_with('/') {
         let (requested, resolved) = (named.to_owned(), named.to_owned());
-        Ok(ProgramFacts { requested, resolved, sha256: None, replaceable: None })
+        Ok(ProgramFacts { requested, resolved, sha256: None, replaceable: None, also_named: Vec::new() })
     } else {
         Err(format!(
             "where {named:?} is found is known on a node alone; name its absolute path, or use --here"

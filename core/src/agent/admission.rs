@@ -322,6 +322,7 @@ mod tests {
             concurrent,
             signed: None,
             program,
+            directory: None,
             uid: 1,
             gid: 1,
             groups: vec![],

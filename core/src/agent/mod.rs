@@ -38,6 +38,6 @@ mod transition;
 pub use admission::{EMERGENCY_FREE, Rules, SMALL_OUTPUT};
 pub use effect::{Admitted, Effect, Ignored};
 pub use event::{AttemptSnapshot, Event, Facts, SecretsSent, Tombstone};
-pub use permit::{FileIdentity, Permit, PolicyVerdict, SignedPermit};
+pub use permit::{DirectoryIdentity, FileIdentity, Permit, PolicyVerdict, SignedPermit};
 pub use step::{Agent, RESEND_AFTER_MS};
 pub use transition::RELAUNCH_AFTER_MS;

@@ -55,6 +55,9 @@ pub struct Permit {
     pub signed: Option<SignedPermit>,
     /// The program, or the interpreter of a script.
     pub program: FileIdentity,
+    /// The working directory. Agents before 0.3 did not keep it; such a request is asked for again before it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryIdentity>,
     /// The command's user.
     pub uid: u32,
     /// The command's group.
@@ -76,6 +79,18 @@ pub struct SignedPermit {
     pub runs: u32,
     /// Until when.
     pub not_after: UnixMillis,
+}
+
+/// A directory, whatever names lead to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectoryIdentity {
+    /// Its path without symbolic links.
+    pub path: String,
+    /// Number of its file system.
+    pub device: u64,
+    /// Number of its inode.
+    pub inode: u64,
 }
 
 /// A file as it was. Only root can make another file, or another content, that is equal.

@@ -92,6 +92,7 @@ impl World {
             concurrent,
             signed: None,
             program,
+            directory: None,
             uid: 1,
             gid: 1,
             groups: vec![],

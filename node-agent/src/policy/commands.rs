@@ -17,9 +17,10 @@ use sentinel_protocol::request::Environment;
 use sentinel_protocol::to_agent::Start;
 
 use super::digests::Digests;
+use super::examiner::examined;
 use super::file::read;
 use crate::host;
-use crate::supervisor::{Examined, HostNamespaces, examine, refused_program};
+use crate::supervisor::{HostNamespaces, refused_program};
 
 const TEST_EXAMPLES: &str = "The request is a `Start` as JSON, as `sentinel policy request TASK` prints it for a Task.
 
@@ -79,9 +80,7 @@ pub fn run(command: &PolicyCommand) -> Result<bool, Box<dyn Error>> {
             let start = request_in(request)?;
             let host = if *here { HostNamespaces::Own } else { HostNamespaces::OfInit };
             let digests = Digests::default();
-            let Examined { mut facts, .. } = examine(&start, host, &mut |identity, open| {
-                policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
-            });
+            let mut facts = examined(&start, host, &policy, &digests).facts;
             facts.name = Some(start.attempt.node.to_string());
             let verdict = policy.verdict(&Asked::of(&start, &facts, host::wall_clock()));
             write!(out, "{verdict}")?;

@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{RecvTimeoutError, SendError, SyncSender, sync_channel};
 use std::time::Duration;
 
+use sentinel_core::agent::FileIdentity;
 use sentinel_policy::document::Policy;
 use sentinel_protocol::request::{Program, RunRequest};
 use sentinel_protocol::to_agent::Start;
 
 use super::digests::Digests;
-use crate::supervisor::{Examined, HostNamespaces, examine};
+use crate::supervisor::{Compared, Examined, HostNamespaces, OpenContent, examine};
 
 /// How long a request may take. The digest of the largest program is computed in that time on a disk that reads 50 MiB in a second.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -48,11 +49,7 @@ impl Examiner {
     /// For commands in the namespaces of this host.
     pub(super) fn new(host: HostNamespaces) -> Self {
         let digests = Digests::default();
-        let examine = move |start: &Start, policy: &Policy| {
-            examine(start, host, &mut |identity, open| {
-                policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
-            })
-        };
+        let examine = move |start: &Start, policy: &Policy| examined(start, host, policy, &digests);
         Self::with(Arc::new(examine), WITHIN)
     }
 
@@ -123,6 +120,15 @@ impl Examiner {
     }
 }
 
+/// Examines a request for what this policy decides by.
+pub fn examined(start: &Start, host: HostNamespaces, policy: &Policy, digests: &Digests) -> Examined {
+    let mut digest = |identity: &FileIdentity, open: OpenContent<'_>| {
+        policy.asks_for_digests(&identity.path).then(|| digests.of(identity, open))
+    };
+    let denied: Vec<&str> = policy.denied_paths().collect();
+    examine(start, host, &mut Compared { digest: &mut digest, names: &denied })
+}
+
 /// Takes off one request that is being examined.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -170,7 +176,7 @@ mod tests {
             working_dir: Ok(unknown()),
             identity: Err(unknown()),
         };
-        Examined { facts, program: None }
+        Examined { facts, program: None, directory: None }
     }
 
     /// A file system that does not answer needs a server that does not: what hangs here is the examination of `/net`.

@@ -1,5 +1,6 @@
 //! The policy as it is on the disk. It is read again when the file is another one, or has changed.
 
+use std::fmt::Display;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -71,7 +72,7 @@ impl PolicyFile {
 
     fn read(&mut self, stamp: Option<Stamp>) {
         self.stamp = stamp;
-        let read = read(&self.path).map(Arc::new);
+        let read = read_for_refusals(&self.path).map(Arc::new);
         if self.version > 0 && read == self.current {
             return;
         }
@@ -91,14 +92,25 @@ impl PolicyFile {
     }
 }
 
-/// Reads a policy.
+/// Reads a policy, for those who may read the file.
 ///
 /// # Errors
-/// What was attempted, and why it failed.
+/// What was attempted, and why it failed, with lines of the file.
 pub fn read(path: &Path) -> Result<Policy, String> {
-    let bytes =
-        bytes(path).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))?;
-    Policy::read(&bytes).map_err(|error| format!("failed to read the policy {}: {error}", path.display()))
+    Policy::read(&read_bytes(path)?).map_err(|error| failed(path, error.with_excerpt()))
+}
+
+/// The same without lines of the file: it is shown to people who may not read it.
+fn read_for_refusals(path: &Path) -> Result<Policy, String> {
+    Policy::read(&read_bytes(path)?).map_err(|error| failed(path, error))
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    bytes(path).map_err(|error| failed(path, error))
+}
+
+fn failed(path: &Path, why: impl Display) -> String {
+    format!("failed to read the policy {}: {why}", path.display())
 }
 
 /// The beginning of a regular file. Of anything else nothing: to open a pipe could take forever.

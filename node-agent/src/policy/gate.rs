@@ -109,7 +109,7 @@ impl PolicyGate {
             let why = format!("the request is for node {asked_for}, and this is {node}");
             return PolicyVerdict::Refused { rule: NO_RULE.into(), why: why.into() };
         }
-        let Examined { mut facts, program } = match self.examiner.examine(start, policy) {
+        let Examined { mut facts, program, directory } = match self.examiner.examine(start, policy) {
             Ok(examined) => examined,
             // No rule may allow what is not known, and one that refuses may be meant for it.
             Err(why) => return PolicyVerdict::Refused { rule: NO_RULE.into(), why: why.into() },
@@ -130,6 +130,7 @@ impl PolicyGate {
                         not_after: signed.not_after,
                     }),
                     program,
+                    directory,
                     uid: identity.uid,
                     gid: identity.gid,
                     groups: identity.groups,

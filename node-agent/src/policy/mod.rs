@@ -13,5 +13,6 @@ mod gate;
 
 pub use commands::{PolicyCommand, run};
 pub use digests::Digests;
+pub use examiner::examined;
 pub use file::read;
 pub use gate::{PolicyFiles, PolicyGate};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, fstat};
 use rustix::process::{getegid, geteuid, getgroups};
-use sentinel_core::agent::FileIdentity;
+use sentinel_core::agent::{DirectoryIdentity, FileIdentity};
 use sentinel_policy::asked::{IdentityFacts, NodeFacts, ProgramFacts};
 use sentinel_policy::what::hex;
 use sentinel_protocol::request::Environment;
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::environment::search_path;
 use super::found::{Found, identity_of, writable_by};
-use super::identity::{Credentials, Identity, group_name};
+use super::identity::{Credentials, Identity, group_name, user_name};
 use super::interpreter;
 use super::invocation::HostNamespaces;
 use super::program::locate;
@@ -31,6 +31,8 @@ pub struct Examined {
     pub facts: NodeFacts,
     /// The program as it is now, if it was found.
     pub program: Option<FileIdentity>,
+    /// The working directory, if it was found.
+    pub directory: Option<DirectoryIdentity>,
 }
 
 /// Largest program whose digest is computed, bytes.
@@ -42,13 +44,21 @@ pub type OpenContent<'a> = &'a dyn Fn() -> io::Result<File>;
 /// The SHA-256 of a program; `None` if no rule compares it, and then its content is not opened.
 pub type DigestOf<'a> = &'a mut dyn FnMut(&FileIdentity, OpenContent<'_>) -> Option<io::Result<String>>;
 
+/// What of a program the rules of a policy compare.
+pub struct Compared<'a> {
+    /// Its digest.
+    pub digest: DigestOf<'a>,
+    /// Paths: is the program the same file?
+    pub names: &'a [&'a str],
+}
+
 /// Examines a request as its command would see the node.
-pub fn examine(start: &Start, host: HostNamespaces, digest: DigestOf<'_>) -> Examined {
+pub fn examine(start: &Start, host: HostNamespaces, compared: &mut Compared<'_>) -> Examined {
     let root = match Root::of(start.request.environment, host) {
         Ok(root) => root,
         Err(StartError { message, .. }) => {
             let facts = nothing(message);
-            return Examined { facts, program: None };
+            return Examined { facts, program: None, directory: None };
         }
     };
     let identity = Identity::resolve(&root, &start.request);
@@ -57,22 +67,22 @@ pub fn examine(start: &Start, host: HostNamespaces, digest: DigestOf<'_>) -> Exa
         Err(StartError { message, .. }) => {
             // Without a user there is no `PATH` to search either, and nothing can be allowed.
             let facts = nothing(message);
-            return Examined { facts, program: None };
+            return Examined { facts, program: None, directory: None };
         }
     };
-    let program = find(&root, start, &identity).and_then(|found| found.examine(&root, digest));
+    let program = find(&root, start, &identity).and_then(|found| found.examine(&root, compared));
     let (program, file) = match program {
         Ok((facts, file)) => (Ok(facts), Some(file)),
         Err(message) => (Err(message), None),
     };
+    let (working_dir, directory) = match directory_at(&root, &start.request.working_dir) {
+        Ok(directory) => (Ok(directory.path.clone()), Some(directory)),
+        Err(message) => (Err(message), None),
+    };
     Examined {
-        facts: NodeFacts {
-            name: None,
-            program,
-            working_dir: resolved_dir(&root, &start.request.working_dir),
-            identity: Ok(identity_facts(&root, identity)),
-        },
+        facts: NodeFacts { name: None, program, working_dir, identity: Ok(identity_facts(&root, identity)) },
         program: file,
+        directory,
     }
 }
 
@@ -89,12 +99,15 @@ fn nothing(why: String) -> NodeFacts {
     NodeFacts { name: None, program: Err(why.clone()), working_dir: Err(why.clone()), identity: Err(why) }
 }
 
-/// A directory without symbolic links.
-fn resolved_dir(root: &Root, directory: &str) -> Result<String, String> {
+/// A working directory as it is now.
+pub(super) fn directory_at(root: &Root, directory: &str) -> Result<DirectoryIdentity, String> {
     let unknown = |error: io::Error| format!("working directory {directory:?} cannot be examined: {error}");
     let directory = root.open(Path::new(directory), OFlags::PATH | OFlags::DIRECTORY).map_err(unknown)?;
+    let stat = fstat(&directory).map_err(|error| unknown(error.into()))?;
     let resolved = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).map_err(unknown)?;
-    resolved.into_os_string().into_string().map_err(|_| "the working directory is not UTF-8".to_owned())
+    let path = resolved.into_os_string().into_string();
+    let path = path.map_err(|_| "the working directory is not UTF-8".to_owned())?;
+    Ok(DirectoryIdentity { path, device: stat.st_dev, inode: stat.st_ino })
 }
 
 fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {
@@ -102,7 +115,7 @@ fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {
     let Credentials { uid, gid, groups } = identity.effective();
     IdentityFacts {
         uid: uid.as_raw(),
-        user: identity.user.map(|user| user.name),
+        user: identity.user.map(|user| user.name).or_else(|| user_name(root, uid.as_raw())),
         gid: gid.as_raw(),
         group: group_name(root, gid.as_raw()),
         primary_gid,
@@ -137,16 +150,27 @@ impl Found {
         replaceable(root, path).or_else(|| interpreter::replaceable(root, path, self.content()))
     }
 
-    fn examine(&self, root: &Root, digest: DigestOf<'_>) -> Result<(ProgramFacts, FileIdentity), String> {
+    fn examine(
+        &self,
+        root: &Root,
+        compared: &mut Compared<'_>,
+    ) -> Result<(ProgramFacts, FileIdentity), String> {
         let identity = self.identity()?;
         let requested = self.requested.to_str().ok_or("the program's path is not UTF-8")?.to_owned();
         let replaceable = self.replaceable(root, &identity.path);
         // What others can replace is refused anyway, and could be anything.
-        let digest = if replaceable.is_none() { digest(&identity, &|| self.content()) } else { None };
+        let digest =
+            if replaceable.is_none() { (compared.digest)(&identity, &|| self.content()) } else { None };
         let sha256 = digest
             .transpose()
             .map_err(|error| format!("{} cannot be compared by its digest: {error}", identity.path))?;
-        Ok((ProgramFacts { requested, resolved: identity.path.clone(), sha256, replaceable }, identity))
+        let is_same = |name: &&&str| {
+            let other = root.open(Path::new(name), OFlags::PATH).and_then(|file| Ok(fstat(&file)?));
+            other.is_ok_and(|other| (other.st_dev, other.st_ino) == (identity.device, identity.inode))
+        };
+        let also_named = compared.names.iter().filter(is_same).map(|name| (*name).to_owned()).collect();
+        let resolved = identity.path.clone();
+        Ok((ProgramFacts { requested, resolved, sha256, replaceable, also_named }, identity))
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct ExecPlan {
     pub(super) path: CString,
     pub(super) argv: Vec<CString>,
     pub(super) envp: Vec<CString>,
-    pub(super) directory: CString,
+    pub(super) directory: WorkingDirectory,
     pub(super) umask: Mode,
     pub(super) credentials: Option<Credentials>,
     pub(super) namespaces: Vec<Namespace>,
@@ -61,6 +61,24 @@ pub(super) struct ExecPlan {
     /// Hard limits that only lower what the agent has.
     pub(super) most_files: Option<u64>,
     pub(super) most_processes: Option<u64>,
+}
+
+/// Where a command begins.
+#[derive(Debug)]
+pub(super) struct WorkingDirectory {
+    pub(super) path: CString,
+    /// File system and inode of the one that the node's policy has allowed.
+    pub(super) allowed: Option<(u64, u64)>,
+}
+
+impl WorkingDirectory {
+    /// Enters it. Compared afterwards: then no other name can lead elsewhere. Without a descriptor, as there may be none left.
+    fn enter(&self) -> Result<(), Errno> {
+        rustix::process::chdir(&*self.path)?;
+        let Some(allowed) = self.allowed else { return Ok(()) };
+        let entered = rustix::fs::stat(c".")?;
+        if (entered.st_dev, entered.st_ino) == allowed { Ok(()) } else { Err(Errno::STALE) }
+    }
 }
 
 /// Becomes the command, with these as standard input, output and error, in the control groups of these `cgroup.procs`, if
@@ -106,7 +124,7 @@ fn prepare(plan: &ExecPlan, stdio: &[OwnedFd; 3], join_files: &[OwnedFd]) -> Res
     }
     confinement.drop_capabilities().map_err(at(ChildStep::Capabilities))?;
     // As the command's user: the agent may enter every directory.
-    rustix::process::chdir(&*plan.directory).map_err(at(ChildStep::Directory))?;
+    plan.directory.enter().map_err(at(ChildStep::Directory))?;
     confinement.forbid_new_privileges().map_err(at(ChildStep::Privileges))?;
     confinement.filter_calls().map_err(at(ChildStep::Filter))
 }

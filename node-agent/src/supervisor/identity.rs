@@ -163,6 +163,11 @@ fn group_lines(groups: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
+/// The name of a user, if it has one.
+pub(super) fn user_name(root: &Root, uid: u32) -> Option<String> {
+    users(&root.read("/etc/passwd").ok()?).find(|user| user.uid == uid).map(|user| user.name)
+}
+
 /// The name of a group, if it has one.
 pub(super) fn group_name(root: &Root, gid: u32) -> Option<String> {
     let groups = root.read("/etc/group").ok()?;

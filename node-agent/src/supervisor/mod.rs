@@ -70,7 +70,7 @@ mod survival;
 mod termination;
 mod zygote;
 
-pub use examine::{DigestOf, Examined, OpenContent, examine, refused_program, sha256_of};
+pub use examine::{Compared, DigestOf, Examined, OpenContent, examine, refused_program, sha256_of};
 pub use invocation::{HostNamespaces, is_requested};
 pub use kill::end_tree;
 pub use launch::{LaunchError, Launcher, Prefork, StartRecord, Unconfirmed};

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use sentinel_core::agent::{FileIdentity, Permit};
 use sentinel_protocol::refusal::Refusal;
 
+use super::examine::directory_at;
 use super::found::Found;
 use super::identity::{Credentials, Identity};
 use super::program::Located;
@@ -42,6 +43,12 @@ pub(super) fn check(
         rule: permit.rule.clone(),
         why: Some(format!("{what} has changed since the rule allowed it").into()),
     };
+    if let Some(allowed) = &permit.directory {
+        let text = directory.to_str().unwrap_or_default();
+        if directory_at(root, text).map_err(&changed)? != *allowed {
+            return Err(changed(format!("the working directory {text}")));
+        }
+    }
     let found = Found::open(root, directory.join(&located.path)).map_err(&changed)?;
     let now = found.identity().map_err(&changed)?;
     if now != permit.program {

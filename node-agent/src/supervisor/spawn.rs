@@ -10,14 +10,14 @@ use std::path::Path;
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-use sentinel_core::agent::Permit;
+use sentinel_core::agent::{DirectoryIdentity, Permit};
 use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::{Program, Sandbox};
 use sentinel_protocol::to_agent::Start;
 use sentinel_secrets::values::SecretValues;
 
 use super::environment::{environment, path_in};
-use super::exec_plan::{ChildStep, ExecPlan};
+use super::exec_plan::{ChildStep, ExecPlan, WorkingDirectory};
 use super::identity::Identity;
 use super::invocation::HostNamespaces;
 use super::permitted::{self, Executable};
@@ -68,7 +68,8 @@ fn prepare_in(
                 .map_err(NotStarted::Refused)?
         }
     };
-    plan(root, start, found, executable).map_err(NotStarted::Failed)
+    let directory = permit.and_then(|permit| permit.directory.clone());
+    plan(root, start, found, Compared { executable, directory }).map_err(NotStarted::Failed)
 }
 
 /// What the request names, as the node has it.
@@ -94,8 +95,15 @@ fn find(
     Ok(Found { identity, confinement, env, located })
 }
 
-fn plan(root: Root, start: &Start, found: Found, executable: Executable) -> Result<Prepared, StartError> {
+/// What was compared with what the policy has allowed, if there is one.
+struct Compared {
+    executable: Executable,
+    directory: Option<DirectoryIdentity>,
+}
+
+fn plan(root: Root, start: &Start, found: Found, compared: Compared) -> Result<Prepared, StartError> {
     let request = &start.request;
+    let Compared { executable, directory: allowed } = compared;
     let Found { identity, confinement, env, located } = found;
     let resources = |doing| move |error: io::Error| StartError::out_of_resources(doing, &error);
     let script = match &request.program {
@@ -112,7 +120,15 @@ fn plan(root: Root, start: &Start, found: Found, executable: Executable) -> Resu
         path: c_string(located.path.as_os_str().as_bytes(), || "the program's path".to_owned())?,
         argv,
         envp: envp.collect::<Result<_, _>>()?,
-        directory: c_string(&request.working_dir, || "the working directory".to_owned())?,
+        directory: WorkingDirectory {
+            path: c_string(allowed.as_ref().map_or(&request.working_dir, |allowed| &allowed.path), || {
+                "the working directory".to_owned()
+            })?,
+            // Its own scratch directories are made later, and empty.
+            allowed: allowed
+                .filter(|allowed| !(confinement.has_own_scratch() && sandbox::is_scratch(&allowed.path)))
+                .map(|allowed| (allowed.device, allowed.inode)),
+        },
         umask: Mode::from_raw_mode(request.umask & 0o777),
         credentials: identity.credentials,
         namespaces: root.into_namespaces(),
@@ -171,6 +187,16 @@ impl Prepared {
         )
     }
 
+    fn explain_directory(&self, errno: Option<Errno>, error: &io::Error) -> String {
+        let directory = &self.directory;
+        if errno == Some(Errno::STALE) {
+            return format!(
+                "working directory {directory:?} is not the one that the node's policy allowed: it was replaced meanwhile"
+            );
+        }
+        format!("working directory {directory:?} cannot be entered: {error}")
+    }
+
     /// Explains why a step failed.
     pub(super) fn explain(&self, step: ChildStep, error: &io::Error) -> StartError {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -181,14 +207,11 @@ impl Prepared {
             return StartError::new(StartFailure::OutOfResources, message);
         }
         let Located { what, named, .. } = &self.located;
-        let (directory, who) = (&self.directory, self.user.as_deref().unwrap_or("65534"));
+        let who = self.user.as_deref().unwrap_or("65534");
         let profile = self.plan.confinement.profile();
         let (reason, message) = match step {
             ChildStep::Exec => self.explain_exec(errno, error),
-            ChildStep::Directory => (
-                StartFailure::WorkingDirectory,
-                format!("working directory {directory:?} cannot be entered: {error}"),
-            ),
+            ChildStep::Directory => (StartFailure::WorkingDirectory, self.explain_directory(errno, error)),
             ChildStep::Groups | ChildStep::Group | ChildStep::User | ChildStep::Verify => {
                 (StartFailure::IdentityDenied, format!("the agent may not run commands as {who:?}: {error}"))
             }

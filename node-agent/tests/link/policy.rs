@@ -310,3 +310,45 @@ async fn a_signed_request_runs_as_often_as_its_author_allowed_also_after_a_resta
     assert!(why.contains("was used 2 times on this node"), "{why}");
     node.stop().await;
 }
+
+/// `/bin/df` and `/usr/bin/df` are one file where `/bin` is a link: a rule that refuses one of them refuses both.
+#[tokio::test]
+async fn a_program_is_denied_under_each_of_its_names() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let echo = node.program("echo", "/bin/echo");
+    std::os::unix::fs::symlink(echo.parent().unwrap(), node.path("bin")).unwrap();
+    let other = node.path("bin").join("echo");
+    fs::hard_link(&echo, node.path("hard")).unwrap();
+    let deny = |path: &std::path::Path| {
+        format!("- {{id: no-echo, effect: Deny, what: [{{programs: [{}]}}]}}\n", path.display())
+    };
+    let any = "- {id: any, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Container], \
+               sandboxes: [Privileged]}\n";
+    for (run, denied) in (1_u32..).zip([other.as_path(), echo.as_path(), &node.path("hard")]) {
+        node.write_policy(&format!("{}{any}", deny(denied)));
+        if run == 1 {
+            node.start_with_policy(&gateway);
+        }
+        let mut control = gateway.control().await;
+        let (rule, _) = refusal(&mut control, &command(run, &[echo.to_str().unwrap(), "hi"])).await;
+        assert_eq!(rule, "no-echo", "{}", denied.display());
+    }
+    node.stop().await;
+}
+
+/// Who runs a Task need not be one who may read the policy.
+#[tokio::test]
+async fn a_refusal_by_a_policy_that_cannot_be_read_has_no_lines_of_it() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let text = format!("{HEAD}# db password hunter2\n- {{id: a, effect: Deny}}\npasswordz: supersecret\n");
+    fs::write(node.path("policy.yaml"), text).unwrap();
+    node.start_with_policy(&gateway);
+    let mut control = gateway.control().await;
+    let (rule, why) = refusal(&mut control, &command(1, &["/bin/true"])).await;
+    assert_eq!(rule, "policy-unusable");
+    assert!(why.contains("passwordz") && why.contains("line "), "{why}");
+    assert!(!why.contains("hunter2") && !why.contains("supersecret") && !why.contains('\n'), "{why}");
+    node.stop().await;
+}

@@ -85,8 +85,8 @@ struct CeilingDocument {
     nodes: Option<SelectorDocument>,
     #[serde(default)]
     protected_nodes: Vec<String>,
-    #[serde(default)]
-    max_targets: ShareDocument,
+    #[serde(default, deserialize_with = "present")]
+    max_targets: Option<ShareDocument>,
     #[serde(default, deserialize_with = "present")]
     max_concurrency: Option<IntOrString>,
     #[serde(default, deserialize_with = "present")]
@@ -165,7 +165,8 @@ pub fn read(path: &Path) -> Result<Rules, CeilingsError> {
 /// # Errors
 /// [`CeilingsError`], with everything that is wrong with it.
 pub fn parse(text: &str) -> Result<Rules, CeilingsError> {
-    if text.trim().is_empty() {
+    let is_content = |line: &str| !matches!(line.trim(), "" | "---" | "...") && !line.trim().starts_with('#');
+    if !text.lines().any(is_content) {
         return Err(CeilingsError::Empty);
     }
     let document: Document =
@@ -276,7 +277,14 @@ fn ceiling(
         namespaces: document.namespaces.clone(),
         nodes: document.nodes.as_ref().and_then(|selector| nodes(&at("nodes"), selector, problems)),
         protected_nodes: document.protected_nodes.clone(),
-        max_targets: share(&at("maxTargets"), &document.max_targets, problems),
+        max_targets: document.max_targets.as_ref().map_or_else(Share::default, |document| {
+            let share = share(&at("maxTargets"), document, problems);
+            if share == Share::default() {
+                problems
+                    .field(at("maxTargets"), "must have count or percent; leave it out to allow any number");
+            }
+            share
+        }),
         max_concurrency: document
             .max_concurrency
             .as_ref()
@@ -392,12 +400,12 @@ fn approval_findings(ceiling: &Ceiling) -> Vec<String> {
             && above >= most
         {
             findings.push(format!(
-                "approval.above.{part} has no effect: maxTargets.{part} allows {most} at most"
+                "approval.above.{part} has no effect: a Run has {most} at most (maxTargets.{part})"
             ));
         }
     };
     never("count", above.count, most.count);
-    never("percent", above.percent.map(u32::from), most.percent.map(u32::from));
+    never("percent", above.percent.map(u32::from), Some(most.percent.map_or(100, u32::from)));
     if rule.protected_nodes && ceiling.protected_nodes.is_empty() {
         findings.push(
             "approval.protectedNodes has no effect: protectedNodes names no class, so no protected node may be a target"
@@ -491,7 +499,9 @@ ceilings:
 
     #[test]
     fn a_file_that_is_not_one_of_ceilings_is_rejected() {
-        assert!(matches!(parse(" \n"), Err(CeilingsError::Empty)));
+        for empty in [" \n", "# later\n", "---\n# later\n"] {
+            assert!(matches!(parse(empty), Err(CeilingsError::Empty)), "{empty:?}");
+        }
         assert!(parse("ceilings: []").unwrap_err().to_string().contains("apiVersion"));
         assert!(parse("{").unwrap_err().to_string().contains("cannot be read"));
         // A Task's condition is read by people who may not read the file.
@@ -524,6 +534,7 @@ ceilings:
         rejects(&one(in_nothing), "ceilings[0].nodes.matchExpressions[0].values");
         rejects(&one("protectedNodes: [db]"), "ceilings[0].protectedNodes[0] is \"db\"");
         rejects(&one("maxTargets: {percent: 101}"), "ceilings[0].maxTargets.percent is \"101\"");
+        rejects(&one("maxTargets: {}"), "ceilings[0].maxTargets must have count or percent");
         rejects(&one("maxConcurrency: 0"), "ceilings[0].maxConcurrency");
         rejects(&one("maxConcurrency: '0%'"), "ceilings[0].maxConcurrency");
         rejects(&one("maxConcurrency: some"), "ceilings[0].maxConcurrency");

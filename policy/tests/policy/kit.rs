@@ -74,6 +74,7 @@ pub(crate) fn node() -> NodeFacts {
             resolved: "/usr/bin/df".into(),
             sha256: None,
             replaceable: None,
+            also_named: vec![],
         }),
         identity: Ok(IdentityFacts {
             uid: 65534,

@@ -23,6 +23,8 @@ fn a_program_that_runs_others_is_any_command_unless_its_arguments_are_written_ou
         "/usr/bin/python3.12",
         "/bin/busybox",
         "/usr/bin/sudo",
+        "/usr/bin/sort",
+        "/usr/bin/perl5.36-x86_64-linux-gnu",
         "/usr/bin/bwrap",
         "/usr/bin/chrt",
         "/lib64/ld-linux-x86-64.so.2",
@@ -61,6 +63,12 @@ fn patterns_that_match_everything_or_look_like_a_glob_are_found() {
     assert!(allow("[{programs: [/usr/bin/df], args: [{glob: '**'}]}]", "")[0].contains("matches everything"));
     assert!(allow("[{programs: [/usr/bin/df], args: ['*.log']}]", "")[0].contains("`*` is a star"));
     assert!(allow("[{programs: [/tmp/df]}]", "")[0].contains("others than root"));
+    let dirs = allow("[{programs: [/usr/bin/df]}]", "workingDirs: [{glob: '/**'}]");
+    assert!(dirs[0].contains("`workingDirs` has a glob that matches everything"), "{dirs:?}");
+    let who = findings(
+        "- {id: r, effect: Allow, who: {namespaces: [{glob: '*'}]}, what: [{programs: [/usr/bin/df]}], users: [a], environments: [Host]}\n",
+    );
+    assert!(who[0].contains("`who` has a glob that matches everything"), "{who:?}");
 }
 
 #[test]

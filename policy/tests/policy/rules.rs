@@ -341,3 +341,21 @@ proptest! {
         if allow { prop_assert!(whole || !less); } else { prop_assert!(!whole || less); }
     }
 }
+
+/// The difference was that of the first item, which is about another program.
+#[test]
+fn what_differs_is_of_the_item_that_is_about_the_program() {
+    let policy =
+        but("what", "what: [{programs: [/usr/bin/df], args: [-k]}, {programs: [/usr/bin/echo], args: [x]}]");
+    let mut node = node();
+    let mut start = start();
+    start.request.program = Program::Command(vec!["/usr/bin/echo".into(), "y".into()]);
+    let facts = node.program.as_mut().unwrap();
+    (facts.requested, facts.resolved) = ("/usr/bin/echo".into(), "/usr/bin/echo".into());
+    let why = refusal(&policy, &start, &node).unwrap();
+    assert!(why.contains("argument 1 is \"y\""), "{why}");
+    // Of a path that is written otherwise, that is what to change.
+    node.program.as_mut().unwrap().requested = "/usr/bin/../bin/echo".into();
+    let why = refusal(&policy, &start, &node).unwrap();
+    assert!(why.contains("write it without `..`"), "{why}");
+}

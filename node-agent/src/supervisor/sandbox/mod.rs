@@ -21,6 +21,7 @@ use sentinel_protocol::outcome::StartFailure;
 use sentinel_protocol::request::{RootFilesystem, RunRequest, Sandbox};
 
 pub(super) use hidden::Hiding;
+pub(super) use mounts::is_scratch;
 
 use self::mounts::View;
 use super::identity::Credentials;

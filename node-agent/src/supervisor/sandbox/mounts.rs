@@ -35,6 +35,11 @@ const EMPTY_OPTIONS: &CStr = c"mode=0555,size=4k,nr_inodes=1";
 /// From `linux/mount.h`.
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
+/// Whether this directory is empty and the command's own where there are such.
+pub(in crate::supervisor) fn is_scratch(directory: &str) -> bool {
+    SCRATCH.iter().any(|scratch| scratch.to_bytes() == directory.as_bytes())
+}
+
 /// Mounts of a command that differ from those of its environment.
 #[derive(Debug)]
 pub(super) struct View {
