@@ -345,8 +345,10 @@ proptest! {
 /// The difference was that of the first item, which is about another program.
 #[test]
 fn what_differs_is_of_the_item_that_is_about_the_program() {
-    let policy =
-        but("what", "what: [{programs: [/usr/bin/df], args: [-k]}, {programs: [/usr/bin/echo], args: [x]}]");
+    let policy = policy(&rules(
+        "- {id: r, effect: Allow, who: Anyone, users: [nobody], environments: [Container], \
+         what: [{programs: [/usr/bin/df], args: [-k]}, {programs: [/usr/bin/echo], args: [x]}]}\n",
+    ));
     let mut node = node();
     let mut start = start();
     start.request.program = Program::Command(vec!["/usr/bin/echo".into(), "y".into()]);
