@@ -6,6 +6,7 @@ import { count, plural } from "./format.js";
 import { commandText } from "./draft.js";
 import { ask, search } from "./api.js";
 import { Confirm, Facts } from "./parts.js";
+import { userOf } from "./words.js";
 
 /** @typedef {import("./types.js").Task} Task */
 /** @typedef {import("./types.js").AwaitingApproval} AwaitingApproval */
@@ -38,7 +39,7 @@ export function Approve({ task, awaiting, onClose }) {
     <${Facts} facts=${[
       ["Nodes", `${firstTargets.join(", ")}${more > 0 ? ` and ${count(more)} more` : ""}`],
       ["Requested by", requestedBy.join(", ")],
-      ["Runs as", `${task.spec.run?.user ?? "the agent's user"} ${task.spec.run?.environment === "Host" ? "on the host" : "in the container"}`],
+      ["Runs as", `${userOf(task.spec.run)} ${task.spec.run?.environment === "Host" ? "on the host" : "in the container"}`],
       ["Ceiling", ceiling],
       ["Spec", html`<code title=${specHash}>${specHash.slice(0, SHORT)}</code>`],
       ["Targets", html`<code title=${targetsDigest}>${targetsDigest.slice(0, SHORT)}</code>`],

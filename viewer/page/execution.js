@@ -5,7 +5,7 @@ import { at, bytes, clockMs, count, full, lower, memory, span, spaced } from "./
 import { hasEnded, isProblem, look, stateText } from "./states.js";
 import { executionPath, lineText, logPath, runPath, taskPath } from "./address.js";
 import { commandText } from "./draft.js";
-import { leftText, limitText, whatHappened } from "./words.js";
+import { leftText, limitText, userOf, whatHappened } from "./words.js";
 import { ApiError, ask, search } from "./api.js";
 import { Chip, Facts, Failure, Icon, Level, Note, Panel, State, tabKeys, useTitle } from "./parts.js";
 import { go, here, withQuery } from "./route.js";
@@ -89,7 +89,7 @@ function asItRan(execution, spec, attempt) {
   const digest = (/** @type {import("./types.js").StreamDetails | undefined} */ stream) => (stream?.sha256 ? html`<span class="mono" title=${stream.sha256}>sha256 ${stream.sha256.slice(0, 8)}</span>` : "");
   const limits = Object.entries(spec.run?.limits ?? {}).map(([key, value]) => `${key} ${limitText(String(value))}`);
   return [
-    ["User", spec.run ? `${spec.run.user ?? "the agent's"}${details ? (details.environment === "Host" ? ", on the host" : ", in the container") : ""}` : ""],
+    ["User", spec.run ? `${userOf(spec.run)}${details ? (details.environment === "Host" ? ", on the host" : ", in the container") : ""}` : ""],
     ["Directory", spec.run ? html`<span class="mono">${spec.run.workingDir ?? "/"}</span>` : ""],
     ["Limits", limits.join(", ")],
     ["Spec", html`<span class="mono" title=${execution.specHash}>${execution.specHash.slice(0, 12)}</span>`],

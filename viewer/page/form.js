@@ -18,6 +18,7 @@ import { useKeys } from "./keys.js";
 import { useExecutions, useNodes } from "./load.js";
 import { YamlText } from "./task-tabs.js";
 import { Fields } from "./form-fields.js";
+import { userOf } from "./words.js";
 
 /** @typedef {import("./draft.js").Draft} Draft */
 /** @typedef {import("./draft.js").Problem} Problem */
@@ -226,7 +227,7 @@ function Preview({ targets, nodes, chosen, matched }) {
 /** What is dangerous, in one sentence. @param {{draft: Draft, matched: number, chosen: import("./types.js").Node[], anew: boolean}} props */
 function Sentence({ draft, matched, chosen, anew }) {
   if (!anew) return get(draft, "spec.suspend") === true ? "Nothing is started: it is held back." : "Nothing runs anew.";
-  const user = get(draft, "spec.run.user") ?? "the agent's user";
+  const user = userOf(get(draft, "spec.run"));
   const where = get(draft, "spec.run.environment") === "Host" ? "on the host" : "in the container";
   return html`Runs as <b>${user} ${where}</b> of <b>${plural(matched, "node")}</b>${chosen.some(isControlPlane) ? ", control planes among them" : ""}.`;
 }
@@ -234,7 +235,7 @@ function Sentence({ draft, matched, chosen, anew }) {
 /** @param {{matched: number, draft: Draft, act: string, onClose: () => void, onAct: () => void}} props */
 function Sure({ matched, draft, act, onClose, onAct }) {
   const [typed, setTyped] = useState("");
-  const user = get(draft, "spec.run.user") ?? "the agent's user";
+  const user = userOf(get(draft, "spec.run"));
   const where = get(draft, "spec.run.environment") === "Host" ? "on the host" : "in the container";
   return html`<${Confirm} title=${`${act} on ${plural(matched, "node")}?`} text=${`This runs as ${user} ${where} of ${matched} nodes. Type ${matched} to go on.`} keep="Close" act=${act} busy=${typed.trim() !== String(matched)} onClose=${onClose} onAct=${onAct}>
     <label class="field"><span class="sr">Number of nodes</span><input inputmode="numeric" value=${typed} onInput=${(/** @type {any} */ event) => setTyped(event.currentTarget.value)} /></label></${Confirm}>`;

@@ -19,6 +19,7 @@ import { requestedBy, requesterTitle } from "./requesters.js";
 import { Conditions, Nodes, Runs, Yaml } from "./task-tabs.js";
 import { Timeline } from "./timeline.js";
 import { Outputs, useOutputs } from "./outputs.js";
+import { userOf } from "./words.js";
 
 /** @typedef {import("./types.js").Task} Task */
 /** @typedef {import("./types.js").Execution} Execution */
@@ -228,7 +229,7 @@ function RunFacts({ task, run, isLatest }) {
     ["Clocks", clocks.join(" · ")],
     ["Retries", retry.limit ? `${retry.limit}, ${(retry.causes ?? []).map((/** @type {string} */ cause) => lower(spaced(cause))).join(", ")}` : "none"],
     ["Limits", limits.join(" · ")],
-    ["Runs as", `${what.user ?? "the agent's user"} ${what.environment === "Host" ? "on the host" : "in the container"}`],
+    ["Runs as", `${userOf(what)} ${what.environment === "Host" ? "on the host" : "in the container"}`],
     ["Suspended", suspend ? "yes: nothing is started" : ""],
   ]} />`;
 }

@@ -4,6 +4,12 @@ import { count, plural, spaced, span } from "./format.js";
 
 /** @typedef {import("./types.js").Execution} Execution */
 
+/** As whom a command runs: without a user as the agent does, unless its sandbox keeps it from that. @param {Record<string, any> | undefined} run */
+export function userOf(run) {
+  const sandbox = run?.sandbox ?? (run?.environment === "Host" ? "Baseline" : "Restricted");
+  return run?.user ?? (sandbox === "Restricted" ? "user 65534" : "the agent's user");
+}
+
 /** @param {string | undefined} text */
 export function sentence(text) {
   if (!text) return "";
