@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::super::run::RunCeiling;
 use super::super::targets::{NodeFacts, matches};
 use super::super::trigger::AskedBy;
-use super::approval::{Awaiting, Consent};
+use super::approval::{Awaiting, Consent, RefusedApproval};
 use super::message::{self, examples, nodes};
 use super::rules::{Above, ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules};
 use crate::plan::{Amount, TaskPlan};
@@ -89,6 +89,10 @@ pub fn judge(ceilings: &Ceilings, wanted: &Wanted<'_>) -> Judgement {
         Ok(approver) => within(Some(approver.clone())),
         Err(unapproved) => {
             awaiting.message = message::approval(wanted, &awaiting, &why, unapproved);
+            awaiting.refused = wanted.consent.approval.clone().and_then(|approval| {
+                let why = message::refused(unapproved, &approval.approver)?;
+                Some(RefusedApproval { approval, why })
+            });
             Judgement::NeedsApproval(Box::new(awaiting))
         }
     }
@@ -253,6 +257,7 @@ fn awaiting(ceiling: &Ceiling, rule: &ApprovalRule, wanted: &Wanted<'_>) -> Awai
         ceiling: ceiling.name.clone(),
         valid_for_ms: rule.valid_for_ms,
         message: String::new(),
+        refused: None,
     }
 }
 
