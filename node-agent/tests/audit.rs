@@ -105,7 +105,7 @@ async fn ask(control: &mut Control) -> (Start, Start, AuditHead) {
     control.send_message(ToAgent::Start(Box::new(cancelled.clone()))).await;
     control.running(&cancelled.attempt).await;
     let (attempt, spec_hash) = (cancelled.attempt.clone(), cancelled.spec_hash.clone());
-    let requested_by = Some(person("carol"));
+    let requested_by = Some(Box::new(person("carol")));
     let cancel = Cancel { attempt, spec_hash, epoch: Epoch::from(1), requested_by };
     control.send_message(ToAgent::Cancel(cancel.clone())).await;
     control.send_message(ToAgent::Cancel(cancel)).await;

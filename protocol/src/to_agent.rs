@@ -173,7 +173,7 @@ pub struct Cancel {
     pub epoch: Epoch,
     /// Who asked to cancel the Run; `None` when no person did, or when that is not known. An agent of an earlier release ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requested_by: Option<Requester>,
+    pub requested_by: Option<Box<Requester>>,
 }
 
 /// History holds the Report of this stage and of all earlier stages durably.

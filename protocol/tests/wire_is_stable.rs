@@ -311,7 +311,7 @@ fn messages_of_the_operator_are_stable() {
             attempt: id(),
             spec_hash: spec_hash(),
             epoch: Epoch::from(5),
-            requested_by: Some(requested_by().author),
+            requested_by: Some(Box::new(requested_by().author)),
         }),
     );
     for stage in [Stage::Accepted, Stage::Running, Stage::Ended] {

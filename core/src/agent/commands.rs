@@ -148,7 +148,8 @@ impl Agent {
         }
         self.raise_epoch(epoch, out);
         if let Some(attempt) = self.attempt_mut(&id).filter(|a| a.spec_hash == spec_hash && !a.is_over()) {
-            return cancel_attempt(attempt, requested_by, now, out);
+            let by = requested_by.map(|by| *by);
+            return cancel_attempt(attempt, by, now, out);
         }
         if self.answer_known(&id, &spec_hash, facts.tombstone.as_ref(), now, out) {
             return;

@@ -233,6 +233,7 @@ impl Trail {
         };
         if wants && !is_ignored {
             let Cancel { attempt, epoch, requested_by, .. } = cancel.clone();
+            let requested_by = requested_by.map(|by| *by);
             self.append(&Record::CancelRequested { attempt, epoch, requested_by });
         }
     }

@@ -160,8 +160,12 @@ impl Dispatcher<'_> {
         let spec_hash = facts.spec_hash.clone();
         let epoch = self.context.epoch();
         let requested_by = self.runs.lock().get(attempt.run).and_then(|run| run.cancelled_by.clone());
-        let cancel =
-            Cancel { attempt: attempt.clone(), spec_hash, epoch, requested_by: requested_by.clone() };
+        let cancel = Cancel {
+            attempt: attempt.clone(),
+            spec_hash,
+            epoch,
+            requested_by: requested_by.clone().map(Box::new),
+        };
         let Some(session) = self.context.parts.fleet.cancel(cancel) else { return Some(self.undelivered()) };
         Counters::add(&self.context.counters.cancels);
         if !self.was_sent(attempt, |execution| execution.cancelled.as_ref()) {

@@ -248,8 +248,9 @@ fn has_ended(task: &Task) -> bool {
 
 /// Who asked for each `Cancel`, as it was sent.
 fn cancellers(stage: &Stage) -> Vec<Option<Requester>> {
-    let by =
-        |one: Delivered| if let Delivered::Cancel(cancel) = one { Some(cancel.requested_by) } else { None };
+    let by = |one: Delivered| {
+        if let Delivered::Cancel(cancel) = one { Some(cancel.requested_by.map(|by| *by)) } else { None }
+    };
     stage.delivered().into_iter().filter_map(by).collect()
 }
 
