@@ -482,7 +482,7 @@ fn messages_of_the_log_socket_are_stable() {
 #[test]
 fn every_golden_file_has_a_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 71, "a golden file was added or removed: update this number along with its test");
+    assert_eq!(count, 73, "a golden file was added or removed: update this number along with its test");
 }
 
 #[test]

@@ -172,7 +172,7 @@ async fn each_kind_is_written_by_the_code_that_has_the_reason_to() {
     let records = audited.end().await;
     let mut kinds: Vec<&str> = records.iter().map(Record::kind).collect();
     kinds.sort_unstable();
-    // Two nodes, on one of which nothing began; everything else once.
+    // Two nodes, and one of them refused; everything else once.
     let expected = [
         "ApprovalRefused",
         "AttemptEnded",
