@@ -67,7 +67,7 @@ test-nodes *ARGS:
     scripts/images target/images --profile dev
     tests/earlier-release >/dev/null
     cargo build --workspace --locked --bin operator --bin sentinel
-    tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --workspace --locked --no-fail-fast --test machines_pods --test installed "$@" -- --ignored' -- {{ARGS}}
+    tests/parts/with-parts sh -c 'tests/parts/nodes-up 2 && cargo test --workspace --locked --no-fail-fast --test machines_pods --test installed "$@" -- --ignored --show-output' -- {{ARGS}}
 
 # Counts the words that tests/words.yaml bans, by file and by word; with paths, prints each use below them
 words *PATHS:

@@ -131,6 +131,47 @@ fn a_refused_command_shows_the_rule_and_a_change_of_the_policy_counts_at_once() 
     );
 }
 
+/// A second way to the same action skipped the permission elsewhere: here a retry and a rerun are asked like the first.
+#[test]
+fn a_retry_and_a_rerun_are_asked_again_after_the_policy_has_changed() {
+    let (_kept, directory) = files();
+    let policy = directory.join("policy.yaml");
+    let any = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n- {id: any, effect: Allow, who: Anyone, what: AnyCommand, \
+               users: Any, environments: [Host, Container], sandboxes: [Privileged, Baseline, Restricted]}\n";
+    let none = "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\n";
+    fs::write(&policy, any).unwrap();
+    let dev = Dev::start(&["--policy", policy.to_str().unwrap()]);
+    // The first Attempt forbids everything, and fails: the policy is another when it is retried.
+    let script = format!("printf '%b' '{}' > {}; exit 1", none.replace('\n', "\\n"), policy.display());
+    let retried = [
+        "run",
+        "--name",
+        "retried",
+        "--retry",
+        "3",
+        "--host",
+        "--sandbox",
+        "Privileged",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
+    dev.run(&retried);
+    let shown = dev.run(&["get", "executions", "--task", "retried", "-o", "json"]).exited(0);
+    let execution = shown.json()["items"][0].clone();
+    assert_eq!((&execution["attempt"], &execution["outcome"]), (&2.into(), &"Refused".into()), "{execution}");
+    assert!(execution["message"].as_str().unwrap().contains("rule no-rule"), "{execution}");
+    fs::write(&policy, any).unwrap();
+    dev.run(&["run", "--name", "again", "--", "true"]).exited(0);
+    fs::write(&policy, none).unwrap();
+    let again = dev.run(&["rerun", "again", "-f"]);
+    assert!(again.err.contains("rule no-rule"), "{again:?}");
+    let task = dev.run(&["get", "task", "again", "-o", "json"]).exited(0).json();
+    let message = task["status"]["nodes"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("rule no-rule"), "{task}");
+}
+
 /// From the author's key by way of the operator to the node that verifies.
 #[test]
 fn a_task_that_its_author_has_signed_runs_where_signatures_are_asked_for() {
@@ -197,8 +238,8 @@ fn has_made(kind: &[&str], key: &std::path::Path) -> bool {
 fn a_signature_that_is_about_nothing_is_not_made() {
     let (_kept, directory) = files();
     for (flags, expected) in [
-        (["--for", "0s"], "at most 3650d"),
-        (["--for", "99999d"], "at most 3650d"),
+        (["--for", "0s"], "longer than 0 and at most 3650d"),
+        (["--for", "99999d"], "longer than 0 and at most 3650d"),
         (["--audience", ""], "--audience"),
         (["--node", "no node"], "--node"),
     ] {

@@ -18,6 +18,7 @@ use sentinel_core::plan::{Amount, OnChange, OnRecreate, Starts, TaskPlan};
 use sentinel_core::reconcile::conditions::ConditionStatus;
 use sentinel_core::reconcile::execution::Execution;
 use sentinel_core::reconcile::run::{Stopping, Trigger, Verdict};
+use sentinel_core::reconcile::targets::NodeFacts;
 use sentinel_core::reconcile::{Action, Earlier, Finalizer, Lifecycle, Write};
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::outcome::{LostReason, Outcome};
@@ -99,6 +100,21 @@ fn run_is_complete_if_all_targets_succeed() {
     assert_eq!(world.condition("Complete"), Some((ConditionStatus::True, "Complete")));
     assert_eq!(world.condition("Ready"), Some((ConditionStatus::True, "Complete")));
     assert_eq!((world.condition("Reconciling"), world.condition("Stalled")), (None, None));
+}
+
+/// Nomad sent jobs of the past to nodes that joined.
+#[test]
+fn a_node_that_joins_later_gets_nothing_of_an_older_run() {
+    let mut world = all_running(&["a", "b"]);
+    world.nodes.insert(node("c"), NodeFacts::default());
+    world.connect("c");
+    assert!(world.settle().iter().all(|action| !matches!(action, Action::Start { .. })));
+    world.report("a", succeeded());
+    world.report("b", succeeded());
+    assert!(world.settle().iter().all(|action| !matches!(action, Action::Start { .. })));
+    assert_eq!((world.run().verdict, world.run().targets), (Some(Verdict::Complete), 2));
+    world.requests.rerun = Some("again".into());
+    assert_eq!(started(&world.settle()), ["a", "b", "c"], "the next Run has it");
 }
 
 #[test]

@@ -227,3 +227,45 @@ async fn the_journal_is_listed_for_a_person_while_the_agent_runs() {
         "{stderr}"
     );
 }
+
+/// The inodes of sockets that wait for others, in the network namespace of a process: of TCP those that listen, of UDP all that are bound.
+fn waiting_sockets(pid: u32) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let mut found = Vec::new();
+    for protocol in ["tcp", "tcp6", "udp", "udp6"] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, _, remote, state, ..] = fields[..] else { continue };
+            let is_bound = protocol.starts_with("udp") && remote.ends_with(":0000");
+            if state == LISTEN || is_bound {
+                found.push(format!("socket:[{}]", fields[9]));
+            }
+        }
+    }
+    found
+}
+
+fn open_files(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let target = |entry: fs::DirEntry| Some(fs::read_link(entry.path()).ok()?.display().to_string());
+    entries.filter_map(target).collect()
+}
+
+/// It dials the operator: there is nothing on a node to connect to.
+#[tokio::test]
+async fn an_agent_listens_on_nothing() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let dir = node();
+    let child = agent(dir.path(), &format!("ws://{}", gateway.address)).spawn().unwrap();
+    let running = KilledOnDrop(child);
+    let _control = gateway.control().await;
+    let waiting = waiting_sockets(running.0.id());
+    // The gateway of this test is found, so that an agent's would be.
+    let own = open_files(std::process::id());
+    assert!(waiting.iter().any(|socket| own.contains(socket)), "{waiting:?}");
+    let files = open_files(running.0.id());
+    assert!(files.iter().any(|file| file.starts_with("socket:")), "{files:?}");
+    let found: Vec<&String> = files.iter().filter(|file| waiting.contains(file)).collect();
+    assert_eq!(found, Vec::<&String>::new());
+}

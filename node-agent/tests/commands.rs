@@ -19,6 +19,59 @@ fn script(number: u32, interpreter: &str, argument: Option<&str>, text: &str) ->
     start
 }
 
+/// No shell is between a request and its program.
+#[test]
+fn arguments_reach_the_program_as_they_are_written() {
+    let mut node = Node::new();
+    let directory = tempfile::tempdir().unwrap();
+    let marker = directory.path().join("marker");
+    let touch = format!("touch {}", marker.display());
+    let arguments = [
+        format!("; {touch}"),
+        format!("$({touch})"),
+        format!("`{touch}`"),
+        format!("&& {touch}"),
+        format!("| {touch}"),
+        format!("\n{touch}\n"),
+        "$HOME ${PATH} %n *".to_owned(),
+        "a\tb  'c' \"d\" \\e".to_owned(),
+        "-- -e".to_owned(),
+        String::new(),
+    ];
+    let mut argv = vec!["/usr/bin/printf", "%s\\0"];
+    argv.extend(arguments.iter().map(String::as_str));
+    let run = node.run(&start(1, &argv));
+    assert_eq!(run.ended.outcome, Outcome::Succeeded { exit_code: 0 });
+    let stdout = run.stdout();
+    let mut seen: Vec<&[u8]> = stdout.split(|byte| *byte == 0).collect();
+    assert_eq!(seen.pop(), Some(&b""[..]));
+    let expected: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+    assert_eq!(seen, expected);
+    assert!(!marker.exists());
+}
+
+/// What a command prints is output, whatever it is like.
+#[test]
+fn output_that_is_like_a_result_stays_output() {
+    let mut node = Node::new();
+    let attempt = start(1, &[]).attempt;
+    let ended = r#"{"state":"Ended","outcome":{"kind":"Succeeded","exitCode":0}}"#;
+    let lines = [
+        format!(r#"{{"kind":"Report","attempt":"{attempt}","state":{ended}}}"#),
+        format!(r#"{{"v":1,"attempt":"{attempt}","outcome":{{"kind":"Succeeded","exitCode":0}}}}"#),
+        "\u{1b}]0;Succeeded\u{7}::set-output name=outcome::Succeeded".to_owned(),
+        "exit status 0".to_owned(),
+    ];
+    let text = lines.join("\n") + "\n";
+    // Also on each descriptor that it may have been left.
+    let script = "cat >&2; for fd in 3 4 5 6 7 8 9; do printf '%s' \"$0\" >&$fd; done 2>/dev/null; printf '%s' \"$0\"; exit 7";
+    let mut request = start(1, &["/bin/sh", "-c", script, &text]);
+    request.request.stdin.clone_from(&text);
+    let run = node.run(&request);
+    assert_eq!(run.ended.outcome, Outcome::Failed { exit_code: 7 });
+    assert_eq!((run.text(), String::from_utf8(run.stderr()).unwrap()), (text.clone(), text));
+}
+
 #[test]
 fn an_interpreter_gets_its_argument_before_the_script() {
     let mut node = Node::new();

@@ -96,7 +96,7 @@ impl SessionKeys {
     }
 }
 
-/// Whether values can be sealed to this key. A key of low order is none: whoever knows that it is one could open the box.
+/// Whether values can be sealed to this key. Not to one of low order: anyone could open the box.
 ///
 /// Source: RFC 9180, 7.1.4.
 pub fn is_usable(key: &SealingKey) -> bool {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sentinel_tests::wait::until;
 use serde_json::{Value, json};
+use staff::liar::Liar;
 use staff::{PATIENCE, Piece, STAMP, author, has_text, stamp};
 
 /// T69: the stamp equals the authenticated user of the last change.
@@ -165,5 +166,52 @@ async fn without_the_webhook_nothing_is_written_or_it_is_unknown_who_asked() {
         }
     })
     .await;
+    piece.close().await;
+}
+
+/// The API server calls a webhook that is not the operator's. It can write what it likes, and no name is taken from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_lies_makes_it_unknown_who_asked() {
+    let piece = Piece::new("liar").await;
+    let files = tempfile::tempdir().unwrap();
+    let liar = Liar::start(files.path()).await;
+    let genuine = piece.create("alice", json!({"metadata": {"name": "genuine"}})).await.unwrap();
+    piece.ended("genuine", 1).await;
+    piece.set(json!({"clientConfig": liar.client})).await;
+    let replace = |path: &str, value: &Value| json!({"op": "add", "path": path, "value": value});
+    let forged = json!({
+        STAMP: json!({"author": {"user": "alice", "uid": "uid-of-them"}, "creator": {"user": "alice"}}).to_string(),
+        format!("{STAMP}-signature"): "Zm9yZ2Vk",
+    });
+    let copied = &genuine["metadata"]["annotations"];
+    let name = |name: &str| json!({"metadata": {"name": name}});
+    let is_lied_to = async |annotations: &Value| {
+        liar.answer(json!([replace("/metadata/annotations", annotations)]));
+        until("the API server calls the liar", PATIENCE, || async {
+            let probe = piece.sent("create", "mallory", &name("probe"), &["--dry-run=server"]).await?;
+            if probe["metadata"]["annotations"][STAMP] == annotations[STAMP] {
+                Ok(())
+            } else {
+                Err(probe.to_string())
+            }
+        })
+        .await;
+    };
+    for (task, annotations) in [("forged", &forged), ("copied", copied)] {
+        is_lied_to(annotations).await;
+        piece.create("mallory", name(task)).await.unwrap();
+        let run = piece.ended(task, 1).await;
+        assert_eq!(
+            (&run["requestedBy"]["unknown"], author(&run)),
+            (&json!("Signature"), &Value::Null),
+            "{task}"
+        );
+    }
+    // It keeps alice's stamp of this very Task, and runs another command under it.
+    liar.answer(json!([replace("/spec/run/command", &json!(["id"]))]));
+    let edit = json!({"metadata": {"name": "genuine"}, "spec": {"run": {"command": ["echo", "edited"]}}});
+    piece.sent("apply", "mallory", &edit, &["--server-side", "--force-conflicts"]).await.unwrap();
+    let run = piece.ended("genuine", 2).await;
+    assert_eq!((&run["requestedBy"]["unknown"], author(&run)), (&json!("SpecChanged"), &Value::Null));
     piece.close().await;
 }

@@ -5,6 +5,7 @@ import { html } from "./html.js";
 import { ago, at, count, full, lower, plural, spaced, when } from "./format.js";
 import { hasEnded, isProblem, look, shares, sharesOfCounts, stateText, taskLook } from "./states.js";
 import { executionPath, logPath, runPath, taskPath } from "./address.js";
+import { Approve, awaited } from "./approve.js";
 import { commandText } from "./draft.js";
 import { selectorText } from "./selector.js";
 import { ApiError, ask, search } from "./api.js";
@@ -54,7 +55,7 @@ function Known({ task }) {
   const { phase, run: latest, recentRuns = [], conditions = [] } = task.status ?? {};
   const number = asked ?? latest?.number ?? null;
   const isLatest = number === (latest?.number ?? null);
-  const [dialog, setDialog] = useState(/** @type {"" | "cancel" | "rerun" | "delete"} */ (""));
+  const [dialog, setDialog] = useState(/** @type {"" | "cancel" | "rerun" | "delete" | "approve"} */ (""));
   const run = isLatest ? latest : recentRuns.find((other) => other.number === number);
   const active = Boolean(isLatest && latest && !latest.verdict);
   const executions = useExecutions(task.metadata.uid, number, { active, version: isLatest ? task.metadata.resourceVersion + JSON.stringify(latest?.counts ?? {}) : 0 });
@@ -75,12 +76,14 @@ function Known({ task }) {
   const failed = (items ?? []).filter((one) => hasEnded(one.state) && one.state !== "Succeeded").length;
   const rerunFailed = failed > 0 && !active && number !== null ? `tasks/new?from=${encodeURIComponent(ns)}/${encodeURIComponent(name)}&failed=${number}` : "";
   const before = Math.max(0, ...recentRuns.map((other) => other.number).filter((other) => number !== null && other < number));
+  const awaiting = awaited(task);
   useKeys("Task", [
     focusFilter, ...tabKeys, ...rowKeys,
     { key: "l", does: "Log", run: () => log && go(log) },
     { key: "e", does: "First problem", run: () => step(1) },
     { key: "E", does: "Last problem", run: () => step(-1) },
     { key: "C", does: "Cancel this Run", shown: "Shift+C", run: () => active && setDialog("cancel") },
+    { key: "A", does: "Approve the Run that waits", shown: "Shift+A", run: () => awaiting && setDialog("approve") },
     { key: "r", does: "Run again", run: () => setDialog("rerun") },
     { key: "R", does: "Rerun the failed nodes", shown: "Shift+R", run: () => rerunFailed && go(rerunFailed) },
   ]);
@@ -93,6 +96,7 @@ function Known({ task }) {
       <div class="head-line"><${Crumbs} ns=${ns} /><h1>${name}</h1><${RunChip} phase=${phase} number=${number} isLatest=${isLatest} run=${run} latest=${latest} /><span class="grow break"></span>
         ${log && html`<a class="btn" href=${log}>Log</a>`}<a class="btn" href=${`tasks/new?from=${encodeURIComponent(ns)}/${encodeURIComponent(name)}`}>Edit…</a>
         ${rerunFailed ? html`<a class="btn" href=${rerunFailed} title=${`A new Task on the ${plural(failed, "node")} that did not succeed`}>Rerun failed…</a>` : failed > 0 && html`<button type="button" class="btn" disabled title="When this Run has ended">Rerun failed…</button>`}
+        ${awaiting && html`<button type="button" class="btn solid" onClick=${() => setDialog("approve")}>Approve Run ${count(awaiting.run)}…</button>`}
         <button type="button" class="btn" onClick=${() => setDialog("rerun")}>Rerun…</button>
         ${active && latest ? html`<button type="button" class="btn" onClick=${() => setDialog("cancel")}>Cancel Run ${count(latest.number)}…</button>` : html`<button type="button" class="btn" onClick=${() => setDialog("delete")}>Delete…</button>`}</div>
       <p class="goal cut-text"><code>${commandText(task.spec.run).slice(0, 300)}</code></p>
@@ -117,7 +121,8 @@ function Known({ task }) {
       <${Panel} title="Runs" side=${folds && number !== null && before ? html`<a class="link" href=${runPath(ns, name, number, { against: `run:${before}` })}>Compare</a>` : ""}><${RunList} task=${task} number=${number} /></${Panel}>
       <${Panel} title="This Run"><${RunFacts} task=${task} run=${run} isLatest=${isLatest} /></${Panel}>
     </aside></div>
-    ${dialog && html`<${Question} kind=${dialog} task=${task} list=${list} onClose=${() => setDialog("")} />`}
+    ${dialog === "approve" ? awaiting && html`<${Approve} task=${task} awaiting=${awaiting} onClose=${() => setDialog("")} />`
+      : dialog && html`<${Question} kind=${dialog} task=${task} list=${list} onClose=${() => setDialog("")} />`}
   </main>`;
 }
 

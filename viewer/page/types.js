@@ -6,7 +6,7 @@
 /** @typedef {{number: number, trigger?: string, verdict?: string | null, startedAt?: string | null, finishedAt?: string | null, counts?: Counts}} RunStatus */
 /** @typedef {{user: string, uid?: string | null, groups?: string[]}} Person */
 /** @typedef {{author?: Person | null, rerun?: Person | null, unknown?: string | null}} RequestedBy */
-/** @typedef {{run: number, targetCount: number, firstTargets?: string[], ceiling: string, requestedBy?: string[]}} AwaitingApproval */
+/** @typedef {{run: number, specHash: string, targetsDigest: string, targetCount: number, firstTargets?: string[], ceiling: string, requestedBy?: string[]}} AwaitingApproval */
 /** @typedef {RunStatus & {targetCount?: number, specHash?: string, stopping?: string | null, requestedBy?: RequestedBy | null, cancelledBy?: Person | null, approvedBy?: Person | null, ceiling?: {name: string, maxConcurrent?: number | null} | null}} LatestRun */
 
 /**

@@ -21,7 +21,7 @@ pub(super) fn validity(text: &str) -> Result<Duration, String> {
     const MOST: Duration = Duration::from_hours(3650 * 24);
     let duration = duration_or_zero(text)?;
     if duration.is_zero() || duration > MOST {
-        return Err("must be longer than 0, and at most 3650d".to_owned());
+        return Err("must be longer than 0 and at most 3650d".to_owned());
     }
     Ok(duration)
 }

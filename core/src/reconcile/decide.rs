@@ -27,7 +27,7 @@ use super::conditions::{Archive, TaskState, suspended};
 use super::decision::{Decision, Finalizer, Lifecycle, Observed, Status, Write};
 use super::execution::{AttemptPhase, AttemptState, Execution};
 use super::ledger::{Origin, RunLedger, RunStage};
-use super::notices::{run_ended, run_started};
+use super::notices::{command_refused, run_ended, run_started};
 use super::recreation;
 use super::rollout::{self, AgentFacts, HistoryLookup, NodeObject, RolloutContext, Step, earlier};
 use super::run::{self, RunState, RunSummary, Stopping, Trigger, Verdict};
@@ -233,7 +233,8 @@ fn continue_run(plan: &TaskPlan, observed: &Observed<'_>, run: &RunState, now: N
         actions.push(Action::ArchiveRun(Box::new(run.clone())));
     }
     if finished {
-        actions.push(Action::Publish(run_ended(&run)));
+        let notices = command_refused(&run, &after).into_iter().chain([run_ended(&run)]);
+        actions.extend(notices.map(Action::Publish));
         wake_at = Some(now.monotonic);
     } else {
         actions.extend(holds_beside(plan, observed));

@@ -24,6 +24,7 @@ pub mod settle;
 pub mod status;
 pub mod targets;
 pub mod trigger;
+mod words;
 
 pub use action::{Action, Level, Notice};
 pub use decide::decide;

@@ -28,11 +28,11 @@ fn each_limit_refuses_with_its_name_and_figures() {
     );
     has(
         &refused(&with(&|one| one.sandboxes = Some(vec![Sandbox::Baseline]))),
-        &["spec.run.sandbox is Restricted, and sandboxes allows only Baseline"],
+        &["spec.run.sandbox is Restricted, the default, and sandboxes allows only Baseline"],
     );
     has(
         &refused(&with(&|one| one.users = Some(vec!["1000".into(), "root".into()]))),
-        &["spec.run.user is nobody, and users allows only 1000, root"],
+        &["spec.run.user is nobody, the default, and users allows only 1000, root"],
     );
     has(
         &refused(&with(&|one| one.namespaces = vec!["other".into()])),

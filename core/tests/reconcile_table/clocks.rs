@@ -26,6 +26,25 @@ fn target_that_cannot_start_times_out() {
     assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NodesUnreachable")));
 }
 
+/// AWS SSM reported success for such a Run.
+#[test]
+fn a_run_that_reached_one_of_five_nodes_has_failed() {
+    let mut world = World::new(plan(), &["a", "b", "c", "d", "e"]);
+    for name in ["b", "c", "d", "e"] {
+        world.disconnect(name);
+    }
+    world.settle();
+    world.report("a", succeeded());
+    world.settle();
+    assert_eq!(world.run().verdict, None, "four are still waited for");
+    world.pass(60_000);
+    world.settle();
+    let counts = world.run().counts;
+    assert_eq!((counts.succeeded, counts.unreachable, counts.failed), (1, 4, 0));
+    assert_eq!(world.condition("Failed"), Some((ConditionStatus::True, "NodesUnreachable")));
+    assert_eq!(world.condition("Complete"), None);
+}
+
 #[test]
 fn start_timeout_names_clock_and_blocker() {
     // A node that is not in the cluster.

@@ -3,6 +3,7 @@
 use sentinel_core::plan::Amount;
 use sentinel_core::reconcile::ledger::Applied;
 use sentinel_core::reconcile::run::Verdict;
+use sentinel_core::reconcile::{Action, Level, Notice};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::time::UnixMillis;
@@ -105,4 +106,41 @@ fn permanent_refusal_is_final_whatever_its_reason() {
         world.outcome("a"),
         Some(Outcome::Refused { refusal: Refusal::TooManyAttempts { limit: 64, rule: None } })
     );
+}
+
+/// People who read events see the rule and the nodes, and once.
+#[test]
+fn the_event_of_a_refused_command_has_the_rules_of_the_nodes() {
+    let mut world = World::new(plan(), &["a", "b", "c", "d", "e", "f"]);
+    world.settle();
+    let refuse = |world: &mut World, name: &str, rule: &str| {
+        let refusal = Refusal::Policy { rule: rule.into(), why: Some("argument 1 is \"-a\"".into()) };
+        let attempt = world.ledger.attempt(&node(name));
+        let refused = Refused { attempt, spec_hash: world.run().spec_hash.clone(), refusal, offer: 0 };
+        world.ledger.apply_refusal(&refused, UnixMillis(1));
+    };
+    for name in ["a", "b", "c", "d"] {
+        refuse(&mut world, name, "no-shell");
+    }
+    refuse(&mut world, "e", "no-rule");
+    assert_eq!(refusals(&world.settle()), Vec::<String>::new(), "the Run is not over");
+    world.report("f", succeeded());
+    let why = |rule: &str| format!("the node's policy forbids it (rule {rule}): argument 1 is \"-a\"");
+    let expected = format!(
+        "run 1: 5 of 6 nodes refused the command; a, b, c and 1 more: {}; e: {}",
+        why("no-shell"),
+        why("no-rule")
+    );
+    assert_eq!(refusals(&world.settle()), [expected]);
+    assert_eq!(refusals(&world.settle()), Vec::<String>::new(), "a second time");
+}
+
+fn refusals(actions: &[Action]) -> Vec<String> {
+    let note = |action: &Action| match action {
+        Action::Publish(Notice { reason: "CommandRefused", note, level: Level::Warning }) => {
+            Some(note.clone())
+        }
+        _ => None,
+    };
+    actions.iter().filter_map(note).collect()
 }

@@ -102,6 +102,11 @@ async fn a_policy_that_cannot_be_used_starts_nothing_until_it_is_repaired() {
     let (rule, why) = refusal(&mut control, &command(1, &["/bin/true"])).await;
     assert_eq!(rule, "policy-unusable");
     assert!(why.contains("policy.yaml") && why.contains("No such file"), "{why}");
+    let sleep = node.program("sleep", "/bin/sleep");
+    let sleep = sleep.to_str().unwrap();
+    node.write_policy(&allow("rest", &format!("{{programs: [{sleep}], args: Any}}"), ""));
+    control.send_message(to_start(&command(6, &[sleep, "60"]))).await;
+    control.running(&attempt(6)).await;
     for (run, text) in
         [(2, ""), (3, "rules: ["), (4, "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrule: []")]
     {
@@ -109,6 +114,9 @@ async fn a_policy_that_cannot_be_used_starts_nothing_until_it_is_repaired() {
         let (rule, why) = refusal(&mut control, &command(run, &["/bin/true"])).await;
         assert_eq!(rule, "policy-unusable", "{why}");
     }
+    // What runs is not touched by any of them: it ends when it is cancelled.
+    control.send_message(cancel(6)).await;
+    assert_eq!(control.ended(&attempt(6)).await.outcome, Outcome::Cancelled);
     let program = node.program("true", "/bin/true");
     let program = program.to_str().unwrap();
     node.write_policy(&allow("nothing", &format!("{{programs: [{program}]}}"), ""));

@@ -255,7 +255,7 @@ impl Open {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = bytes <= QUEUE_BYTES
             && queue.as_ref().is_some_and(|queue| {
-                // Read in the order of the queue: an earlier time behind a later one looks as if the clock was set back.
+                // Read in the order of the queue: an earlier time behind a later one would be a clock that was set back.
                 let at = self.clock.reading().wall;
                 queue.try_send(Queued { at, record, weight }).is_ok()
             });

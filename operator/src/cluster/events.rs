@@ -122,7 +122,7 @@ async fn repeat(api: &Api<Event>, name: &str, doing: &str) -> Result<(), Cluster
 fn action(reason: &str) -> &'static str {
     match reason {
         "RunStarted" => "StartRun",
-        "RunComplete" | "RunFailed" => "FinishRun",
+        "RunComplete" | "RunFailed" | "CommandRefused" => "FinishRun",
         _ => "Reconcile",
     }
 }

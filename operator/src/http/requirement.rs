@@ -125,4 +125,31 @@ mod tests {
         let path = "/api/v1/tasks/{namespace}/{name}";
         assert_eq!(own, ["POST /api/v1/tasks".to_owned(), format!("PUT {path}"), format!("DELETE {path}")]);
     }
+
+    /// Written a second time, by hand and by what they do: who changes a row sees here that reading gives no right to run.
+    #[test]
+    fn what_runs_or_ends_a_command_requires_more_than_reading() {
+        const READS: [&str; 3] = ["get", "list", "watch"];
+        let of = |method: &str, pattern: &str| -> Vec<String> {
+            let row = ROWS.iter().find(|row| row.method == method && row.native == Some(pattern)).unwrap();
+            let right = |access: &sentinel_api::aggregated::Access| match access.subresource {
+                Some(part) => format!("{} {}/{part}", access.verb, access.resource),
+                None => format!("{} {}", access.verb, access.resource),
+            };
+            row.access.iter().map(right).collect()
+        };
+        let task = "/api/v1/tasks/{namespace}/{name}";
+        assert_eq!(of("POST", "/api/v1/tasks"), ["create tasks"]);
+        assert_eq!(of("PUT", task), ["create tasks", "patch tasks"]);
+        assert_eq!(of("DELETE", task), ["delete tasks"]);
+        for verb in ["cancel", "rerun", "approve"] {
+            assert_eq!(of("POST", &format!("{task}/{verb}")), [format!("create tasks/{verb}")]);
+        }
+        for row in ROWS {
+            assert!(!row.access.is_empty(), "{row:?}");
+            let reads = row.access.iter().filter(|access| READS.contains(&access.verb)).count();
+            let expected = if row.method == "GET" { row.access.len() } else { 0 };
+            assert_eq!(reads, expected, "{row:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use sentinel_operator::cluster::TaskStore;
 use sentinel_operator::resource::Task;
 use sentinel_protocol::exit::{Clock, ExitDetails};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_operator::ReportedState;
 
 use super::HELLO;
@@ -141,4 +142,22 @@ async fn a_failed_reconcile_is_counted_logged_and_published() {
     // The command comes first.
     stage.until_event("t", "RunStarted").await;
     assert_eq!(stage.reasons("t"), ["RunStarted"], "nothing failed there");
+}
+
+/// By which rule a node refused a command is where people read how it ended, and where those read who watch events.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_a_node_is_in_the_status_and_in_an_event_with_its_rule() {
+    let stage = Stage::with_nodes(&["a", "b"]);
+    stage.apply("t", "{targets: {all: true}, run: {command: [x]}}").await;
+    stage.starts(2).await;
+    let refusal = Refusal::Policy { rule: "no-shell".into(), why: Some("the program is /bin/sh".into()) };
+    stage.report("t", 1, "a", ended(Outcome::Refused { refusal }));
+    stage.report("t", 1, "b", succeeded());
+    let task = stage.until("t", |task| condition(task, "Failed") == "True").await;
+    let nodes = task.status.unwrap().nodes;
+    let expected = "the node's policy forbids it (rule no-shell): the program is /bin/sh";
+    assert_eq!((nodes[0].state.as_str(), nodes[0].message.as_str()), ("Refused", expected));
+    stage.until_event("t", "CommandRefused").await;
+    let noted = format!("run 1: 1 of 2 nodes refused the command; a: {expected}");
+    assert!(stage.notes("t").contains(&noted), "{:?}", stage.notes("t"));
 }

@@ -9,9 +9,9 @@ mod trusted_proxy;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use callers::{Caller, Way};
+use callers::{Caller, Role, Way};
 use fixture::Fixture;
-use routes::{Expected, cases};
+use routes::{Case, Expected, cases};
 use sentinel_tests::requests::{ClientIdentity, Request, encrypted, plain};
 
 /// Each route × each caller, by the native API with a bearer token, and by the aggregated API as the API server's front proxy
@@ -35,12 +35,45 @@ async fn every_route_answers_whom_the_table_allows_and_no_other_caller() {
             }
         }
     }
+    // A handshake is a GET, and gives no right that the operation itself does not require.
+    for case in cases(&fixture).iter().filter(|case| case.method != "GET") {
+        for caller in fixture.callers.iter().filter(|caller| caller.is_known && reads_only(caller.role)) {
+            for request in upgrades(caller, case) {
+                let answered = fixture.send(caller.way, &request).await;
+                checked.fetch_add(1, Ordering::Relaxed);
+                let is_read = request.method == "GET" && answered.status == 200;
+                if !is_read && !matches!(answered.status, 403..=405) {
+                    let Request { method, path, .. } = &request;
+                    let text = format!("{}: an upgrade of {method} {path}: got {answered:?}", caller.name);
+                    wrong.lock().unwrap().push(text);
+                }
+            }
+        }
+    }
     let (checked, allowed) = (checked.into_inner(), allowed.into_inner());
     println!("{checked} requests, {allowed} of them allowed");
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(checked > 300 && allowed > 60, "{checked} requests, {allowed} allowed");
     fixture.close().await;
+}
+
+fn reads_only(role: Role) -> bool {
+    matches!(role, Role::Viewer | Role::LogReader)
+}
+
+/// A case as a handshake of a WebSocket: by its own method, and by that of a handshake.
+fn upgrades(caller: &Caller, case: &Case) -> Vec<Request> {
+    let Some(request) = caller.request(case) else { return Vec::new() };
+    let mut handshake = request
+        .with("Connection", "Upgrade")
+        .with("Upgrade", "websocket")
+        .with("Sec-WebSocket-Version", "13")
+        .with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let own = handshake.clone();
+    handshake.method = "GET".to_owned();
+    handshake.body.clear();
+    vec![own, handshake]
 }
 
 /// What only the front proxy may do, and a Task of another name than the one of the uid.

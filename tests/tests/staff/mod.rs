@@ -1,6 +1,8 @@
 //! An operator whose webhook a real API server calls, and people whom that authenticates. A folder, so that it is not a test of its own.
 #![allow(dead_code, unreachable_pub, reason = "shared by test files that each use a part")]
 
+pub mod liar;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,42 +1,21 @@
 //! [`judge`]: whether a Run that is due is within its ceiling.
 
-use std::collections::BTreeMap;
-
-use sentinel_protocol::ids::{NodeName, RunNumber};
+use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::request::{RunRequest, Sandbox};
 use sentinel_protocol::requester::Requester;
-use sentinel_protocol::time::UnixMillis;
 use sha2::{Digest, Sha256};
 
 use super::super::run::RunCeiling;
-use super::super::targets::{NodeFacts, matches};
-use super::super::trigger::AskedBy;
-use super::approval::{Awaiting, Consent, RefusedApproval};
-use super::message::{self, examples, nodes};
+use super::super::targets::matches;
+use super::super::words::{examples, nodes};
+use super::approval::{Awaiting, RefusedApproval};
+use super::message;
 use super::rules::{Above, ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules};
-use crate::plan::{Amount, TaskPlan};
+use super::wanted::Wanted;
+use crate::plan::Amount;
 
 /// Names of targets that people are shown.
 const SHOWN: usize = 10;
-
-/// What a Run would be that is due.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// Its Task.
-    pub plan: &'a TaskPlan,
-    /// Its number.
-    pub run: RunNumber,
-    /// Its targets, in name order.
-    pub targets: &'a [NodeName],
-    /// All known nodes.
-    pub nodes: &'a BTreeMap<NodeName, NodeFacts>,
-    /// Who is behind it, and what was approved.
-    pub consent: &'a Consent,
-    /// Who is behind it, beside the author.
-    pub asked_by: AskedBy,
-    /// Now.
-    pub at: UnixMillis,
-}
 
 /// Whether a Run may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,26 +4,11 @@ use sentinel_protocol::ids::NodeName;
 use sentinel_protocol::requester::Requester;
 
 use super::approval::{Awaiting, Consent, Unapproved};
-use super::judge::Wanted;
-
-/// Names in a sentence.
-const NAMED: usize = 3;
+use super::wanted::Wanted;
+use crate::reconcile::words::{examples, nodes};
 
 /// Characters of a digest that people compare.
 const SHORT: usize = 12;
-
-pub(super) fn nodes(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "node" } else { "nodes" })
-}
-
-/// The first names, and how many there are more.
-pub(super) fn examples(names: &[&NodeName]) -> String {
-    let first: Vec<&str> = names.iter().take(NAMED).map(|name| name.as_str()).collect();
-    match names.len().saturating_sub(NAMED) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
-    }
-}
 
 /// The begin of a digest.
 pub(super) fn short(digest: &str) -> &str {

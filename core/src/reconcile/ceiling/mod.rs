@@ -10,7 +10,9 @@ pub mod approval;
 mod judge;
 mod message;
 mod rules;
+mod wanted;
 
 pub use approval::Awaiting;
-pub use judge::{Judgement, Wanted, judge, targets_digest};
+pub use judge::{Judgement, judge, targets_digest};
 pub use rules::{ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules, Share, is_like};
+pub use wanted::Wanted;

@@ -2,8 +2,8 @@
 
 use sentinel_protocol::request::{Environment, Sandbox};
 
-use super::message::nodes;
 use crate::plan::{Amount, LabelSelector};
+use crate::reconcile::words::nodes;
 
 /// The ceilings of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
