@@ -60,6 +60,9 @@ pub enum Record {
         attempt: AttemptId,
         /// Epoch of the operator that asked.
         epoch: Epoch,
+        /// Who asked the operator for it, as that states it; missing when no person did, or when that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        requested_by: Option<Requester>,
     },
     /// On a node: an Attempt has ended.
     Ended {
@@ -83,6 +86,54 @@ pub enum Record {
     RunBegan(Box<RunBegan>),
     /// By the operator: a person approved a Run, which has not begun yet.
     Approved(Box<Approved>),
+    /// By the operator: a person's approval does not count, and lets nothing begin.
+    ApprovalRefused {
+        /// The Task.
+        task: TaskRef,
+        /// Its uid.
+        uid: TaskUid,
+        /// The Run that it was for.
+        run: RunNumber,
+        /// Whose it is; missing where they are not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Requester>,
+        /// Why it does not count.
+        message: Message,
+    },
+    /// By the operator: a Run is due, and its ceiling does not let it begin.
+    RunHeld {
+        /// The Task.
+        task: TaskRef,
+        /// Its uid.
+        uid: TaskUid,
+        /// The number that the Run will have.
+        run: RunNumber,
+        /// `CeilingExceeded`, `AwaitingApproval` or `CeilingsUnreadable`.
+        reason: Name,
+        /// What it would do, and what holds it.
+        message: Message,
+    },
+    /// By the operator: a Run is to be cancelled, as the annotation of its Task asks. One that has ended is not cancelled any more.
+    CancelAsked {
+        /// The Task.
+        task: TaskRef,
+        /// Its uid.
+        uid: TaskUid,
+        /// Which Run.
+        run: RunNumber,
+        /// Who asked for it; missing where that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        requested_by: Option<Requester>,
+    },
+    /// By the operator: a Task that has had a Run is being deleted, or is gone. Who deleted it, only the API server knows.
+    TaskDeleted {
+        /// The Task.
+        task: TaskRef,
+        /// Its uid.
+        uid: TaskUid,
+        /// Its last Run.
+        run: RunNumber,
+    },
     /// By the operator: a `Start` was handed to the Session of its node.
     Dispatched {
         /// Which Attempt.
@@ -98,6 +149,9 @@ pub enum Record {
         attempt: AttemptId,
         /// The operator's epoch.
         epoch: Epoch,
+        /// Who asked to cancel the Run; missing when no person did, or when that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        requested_by: Option<Requester>,
     },
     /// By the operator: a node refused a `Start`, or the operator did for it.
     NodeRefused {
@@ -168,6 +222,10 @@ impl Record {
             Self::RunBegan(_) => "RunBegan",
             Self::Dispatched { .. } => "Dispatched",
             Self::Approved(_) => "Approved",
+            Self::ApprovalRefused { .. } => "ApprovalRefused",
+            Self::RunHeld { .. } => "RunHeld",
+            Self::CancelAsked { .. } => "CancelAsked",
+            Self::TaskDeleted { .. } => "TaskDeleted",
             Self::CancelSent { .. } => "CancelSent",
             Self::NodeRefused { .. } => "NodeRefused",
             Self::AttemptEnded { .. } => "AttemptEnded",

@@ -267,3 +267,12 @@ proptest! {
         prop_assert!(check(&bytes).is_err());
     }
 }
+
+#[test]
+fn records_of_earlier_releases_name_no_person() {
+    for kind in ["CancelSent", "CancelRequested"] {
+        let text = format!(r#"{{"kind":"{kind}","attempt":"u/1/n-1/1","epoch":1}}"#);
+        let record: Record = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), text);
+    }
+}

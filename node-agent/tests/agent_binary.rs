@@ -117,7 +117,14 @@ async fn log_lines_carry_their_session_and_attempt() {
     let epoch = Epoch::from(1);
     control.send_message(ToAgent::Forget(Forget { attempt: attempt.clone(), epoch })).await;
     let spec_hash = SpecHash::new("0".repeat(64)).unwrap();
-    control.send_message(ToAgent::Cancel(Cancel { attempt: attempt.clone(), spec_hash, epoch })).await;
+    control
+        .send_message(ToAgent::Cancel(Cancel {
+            attempt: attempt.clone(),
+            spec_hash,
+            epoch,
+            requested_by: None,
+        }))
+        .await;
     assert_eq!(control.ended(&attempt).await.outcome, Outcome::Cancelled);
     let log = child.terminate().await;
     let ignored = line(&log, "ignored a message of the operator");

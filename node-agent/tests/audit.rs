@@ -14,6 +14,7 @@ use gateway::{Control, Gateway, within};
 use sentinel_audit::directory::{Export, files};
 use sentinel_audit::verify::{Summary, verify};
 use sentinel_audit::{AuditHead, Record};
+use sentinel_node_agent::journal::AttemptDir;
 use sentinel_protocol::ids::{ChainId, Epoch, Sha256Hex};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
@@ -75,6 +76,10 @@ fn shell(number: u32, script: &str) -> Start {
     start
 }
 
+fn person(name: &str) -> Requester {
+    Requester { user: name.into(), uid: None, groups: vec!["ops".into()] }
+}
+
 /// Has a command run, one refused, one cancelled and another run, and gives heads; all of it twice. Returns the first one, the
 /// cancelled one and the head.
 async fn ask(control: &mut Control) -> (Start, Start, AuditHead) {
@@ -84,8 +89,8 @@ async fn ask(control: &mut Control) -> (Start, Start, AuditHead) {
         value: "hunter2-the-value".into(),
         value_from: None,
     });
-    let alice = Requester { user: "alice".into(), uid: None, groups: vec!["ops".into()] };
-    first.requested_by = Some(RequestedBy { author: alice, rerun: None });
+    let (creator, approver) = (Some(person("dan")), Some(person("bob")));
+    first.requested_by = Some(RequestedBy { author: person("alice"), rerun: None, creator, approver });
     assert_eq!(run(control, &first).await, Outcome::Failed { exit_code: 3 });
     // It is sent again: nothing is run, and nothing more is recorded.
     assert_eq!(run(control, &first).await, Outcome::Failed { exit_code: 3 });
@@ -100,7 +105,8 @@ async fn ask(control: &mut Control) -> (Start, Start, AuditHead) {
     control.send_message(ToAgent::Start(Box::new(cancelled.clone()))).await;
     control.running(&cancelled.attempt).await;
     let (attempt, spec_hash) = (cancelled.attempt.clone(), cancelled.spec_hash.clone());
-    let cancel = Cancel { attempt, spec_hash, epoch: Epoch::from(1) };
+    let requested_by = Some(Box::new(person("carol")));
+    let cancel = Cancel { attempt, spec_hash, epoch: Epoch::from(1), requested_by };
     control.send_message(ToAgent::Cancel(cancel.clone())).await;
     control.send_message(ToAgent::Cancel(cancel)).await;
     assert_eq!(control.ended(&cancelled.attempt).await.outcome, Outcome::Cancelled);
@@ -147,6 +153,15 @@ async fn what_is_asked_and_done_is_recorded_once_and_in_order() {
             .count()
     };
     assert_eq!(started(&cancelled), 1);
+    let asked = records.iter().find_map(|record| match record {
+        Record::CancelRequested { attempt, requested_by, .. } => Some((attempt, requested_by)),
+        _ => None,
+    });
+    let carol = Some(person("carol"));
+    assert_eq!(asked, Some((&cancelled.attempt, &carol)));
+    let attempts = dir.path().join("state/attempts");
+    let kept = AttemptDir::at(attempts.join(cancelled.attempt.directory_name()));
+    assert_eq!(kept.cancelled_by(), carol, "the Journal has it too");
     let Record::Accepted(accepted) = &records[1] else { panic!() };
     assert_eq!((&accepted.requested_by, accepted.from_journal), (&first.requested_by, false));
     let refusal = records.iter().find_map(|record| match record {
@@ -212,8 +227,12 @@ async fn a_restarted_agent_continues_the_chain_and_adds_what_it_lacks() {
     assert_eq!(found(two.attempt.clone()), ["Accepted", "Started"]);
     let of_one = found(one.attempt.clone());
     assert_eq!((of_one.first(), of_one.last()), (Some(&"Accepted"), Some(&"Ended")));
-    let cancel =
-        Cancel { attempt: two.attempt.clone(), spec_hash: two.spec_hash.clone(), epoch: Epoch::from(1) };
+    let cancel = Cancel {
+        attempt: two.attempt.clone(),
+        spec_hash: two.spec_hash.clone(),
+        epoch: Epoch::from(1),
+        requested_by: None,
+    };
     control.send_message(ToAgent::Cancel(cancel)).await;
     control.ended(&two.attempt).await;
 }

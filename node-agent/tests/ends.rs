@@ -59,7 +59,7 @@ fn the_exit_code_after_term_is_kept() {
 
     let attempt = node.launch(&shell(2, text));
     wait_for_output(&attempt, "ready");
-    attempt.request_cancel(UnixMillis(0)).unwrap();
+    attempt.request_cancel(UnixMillis(0), None).unwrap();
     let run = finish(attempt);
     assert_eq!(run.ended.outcome, Outcome::Cancelled);
     assert_eq!(run.ended.exit, ExitDetails { code: Some(3), ..ExitDetails::default() });
@@ -288,7 +288,7 @@ fn processes_to_keep_are_ended_with_a_terminated_command() {
     assert!(!is_alive(pids(&run)[0]));
     let attempt = node.launch(&keeping(2, text));
     wait_for_output(&attempt, "\n");
-    attempt.request_cancel(UnixMillis(0)).unwrap();
+    attempt.request_cancel(UnixMillis(0), None).unwrap();
     let run = finish(attempt);
     assert_eq!(run.ended.outcome, Outcome::Cancelled);
     assert!(!is_alive(pids(&run)[0]));
@@ -321,7 +321,7 @@ fn a_process_that_left_the_cgroup_receives_term_too() {
     let mut node = Node::new();
     let attempt = node.launch(&shell(1, &text));
     wait_for_output(&attempt, "out\n");
-    attempt.request_cancel(UnixMillis(0)).unwrap();
+    attempt.request_cancel(UnixMillis(0), None).unwrap();
     let run = finish(attempt);
     assert_eq!((run.ended.outcome.clone(), run.text().as_str()), (Outcome::Cancelled, "out\nasked\n"));
     assert!(!run.ended.exit.killed);
@@ -336,7 +336,7 @@ fn a_cancel_before_the_record_ends_processes_to_keep() {
     wait_for_output(&attempt, "\n");
     let (_, command) = running(&attempt);
     wait_for("the main process to end", || (!command.is_alive()).then_some(()));
-    attempt.request_cancel(UnixMillis(0)).unwrap();
+    attempt.request_cancel(UnixMillis(0), None).unwrap();
     let run = finish(attempt);
     let left = run.ended.exit.left.clone().unwrap();
     assert_eq!((left.count, left.fate), (1, Fate::Ended), "{}", run.ended.message());

@@ -143,7 +143,7 @@ fn cgroups_hold_the_whole_command_and_are_removed_with_it() {
             (pids.contains(&command.pid) && pids.len() == 3).then_some(())
         });
     }
-    attempt.request_cancel(UnixMillis(1)).unwrap();
+    attempt.request_cancel(UnixMillis(1), None).unwrap();
     assert_eq!(finish(attempt).ended.outcome, Outcome::Cancelled);
     wait_for("the groups to be removed", || groups_of(supervisor.pid).is_empty().then_some(()));
 }

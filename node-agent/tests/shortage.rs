@@ -272,6 +272,7 @@ async fn without_wakeup_pipes_the_agent_polls() {
         attempt: start.attempt.clone(),
         spec_hash: start.spec_hash.clone(),
         epoch: start.epoch,
+        requested_by: None,
     };
     agent.control.send_message(ToAgent::Cancel(cancel)).await;
     assert_eq!(agent.control.ended(&start.attempt).await.outcome, Outcome::Cancelled);

@@ -229,6 +229,7 @@ async fn a_supervisor_does_not_keep_inherited_descriptors_open() {
         attempt: start.attempt.clone(),
         spec_hash: start.spec_hash.clone(),
         epoch: start.epoch,
+        requested_by: None,
     };
     wrapped.control.send_message(ToAgent::Cancel(cancel)).await;
     assert_eq!(wrapped.control.ended(&start.attempt).await.outcome, Outcome::Cancelled);

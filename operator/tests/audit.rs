@@ -32,7 +32,7 @@ fn in_directory(path: &Path) -> AuditOptions {
 
 fn cancel(number: u32) -> Record {
     let attempt: AttemptId = format!("u/{number}/n-1/1").parse().unwrap();
-    Record::CancelSent { attempt, epoch: Epoch::from(1) }
+    Record::CancelSent { attempt, epoch: Epoch::from(1), requested_by: None }
 }
 
 fn verified(export: impl std::io::Read) -> (Vec<Summary>, Vec<Record>) {

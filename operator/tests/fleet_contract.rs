@@ -110,7 +110,12 @@ fn start() -> Start {
 async fn contract(mut site: impl Site) {
     let (name, start) = (node(), start());
     let task = start.attempt.task.clone();
-    let cancel = Cancel { attempt: start.attempt.clone(), spec_hash: spec_hash(), epoch: Epoch::from(1) };
+    let cancel = Cancel {
+        attempt: start.attempt.clone(),
+        spec_hash: spec_hash(),
+        epoch: Epoch::from(1),
+        requested_by: None,
+    };
     let forget = Forget { attempt: start.attempt.clone(), epoch: Epoch::from(1) };
 
     let facts = site.fleet().agent(&name);

@@ -221,7 +221,8 @@ async fn a_start_reaches_its_agent_with_credit() {
     let task = start.attempt.task.clone();
     eventually("it is owned", || fleet.active_attempt(&task, &name).is_some()).await;
     assert_eq!(fleet.owned(&task)[0].reports[0].attempt, start.attempt);
-    let cancel = Cancel { attempt: start.attempt, spec_hash: spec_hash(), epoch: Epoch::from(1) };
+    let cancel =
+        Cancel { attempt: start.attempt, spec_hash: spec_hash(), epoch: Epoch::from(1), requested_by: None };
     assert_eq!(fleet.cancel(cancel.clone()), Some(agent.session()));
     loop {
         match agent.receive().await {
@@ -304,7 +305,12 @@ async fn orphans_are_cancelled_archived_and_forgotten() {
     sweep(None);
     sweep(Some(Owner::AtRun(RunNumber(1))));
     sweep(Some(Owner::Gone));
-    let cancel = Cancel { attempt: attempt("t/1/n/1"), spec_hash: spec_hash(), epoch: Epoch::from(1) };
+    let cancel = Cancel {
+        attempt: attempt("t/1/n/1"),
+        spec_hash: spec_hash(),
+        epoch: Epoch::from(1),
+        requested_by: None,
+    };
     assert_eq!(agent.receive().await, ToAgent::Cancel(cancel), "cancelled while its Task may exist");
     agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
     assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));

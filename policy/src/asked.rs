@@ -150,7 +150,8 @@ impl<'a> Asked<'a> {
 /// The part of a rule that decides about each field of a `Start`, by its path.
 pub const DECIDED: &[(&str, &str)] = &[
     ("task.namespace", "who"),
-    ("requestedBy", "who"),
+    ("requestedBy.author", "who"),
+    ("requestedBy.rerun", "who"),
     ("signed", "signature"),
     ("request.program", "what"),
     ("request.user", "users"),
@@ -173,6 +174,8 @@ pub const HARMLESS: &[(&str, &str)] = &[
     ("attempt", "names the Attempt; the agent's journal keeps it from running twice"),
     ("specHash", "compared, never used"),
     ("epoch", "fencing: the agent refuses a lower one"),
+    ("requestedBy.creator", "for the records: who created the Task has not asked for what it runs now"),
+    ("requestedBy.approver", "for the records: an approval gives no right that who asked has not"),
     ("task.name", "a name; the command sees it as SENTINEL_TASK"),
     ("request.successExitCodes", "decides what the result is called, not what runs"),
     ("request.output", "bounded by the space that the agent keeps free"),

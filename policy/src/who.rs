@@ -1,6 +1,6 @@
 //! Who may ask. A node knows it only from the operator.
 
-use sentinel_protocol::requester::Requester;
+use sentinel_protocol::requester::{RequestedBy, Requester};
 use serde::Deserialize;
 
 use crate::asked::Asked;
@@ -91,7 +91,9 @@ pub(crate) fn fit(who: Option<&Who>, asked: &Asked<'_>, effect: Effect) -> Fit {
             "who asked is not known (no admission webhook, or an older operator)".to_owned(),
         );
     };
-    let behind = [Some(&requested_by.author), requested_by.rerun.as_ref()].into_iter().flatten();
+    // Without `..`: for a new person it is decided here whether rules judge them.
+    let RequestedBy { author, rerun, creator: _, approver: _ } = requested_by;
+    let behind = [Some(author), rerun.as_ref()].into_iter().flatten();
     let mut fits = behind.map(|requester| named.fits(requester, effect));
     match effect {
         Effect::Allow => fits.find(|fit| *fit != Fit::Fits).unwrap_or(Fit::Fits),

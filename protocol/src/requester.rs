@@ -41,4 +41,17 @@ pub struct RequestedBy {
     /// Who asked to run the unchanged spec again; `None` if the author's change began the Run, or a schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Requester>,
+    /// Who created the Task, where that is known. For the records: no rule decides by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<Requester>,
+    /// Who approved the Run; `None` if it needed no approval. For the records: no rule decides by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approver: Option<Requester>,
+}
+
+impl RequestedBy {
+    /// These, and no other person is known.
+    pub fn new(author: Requester, rerun: Option<Requester>) -> Self {
+        Self { author, rerun, creator: None, approver: None }
+    }
 }

@@ -6,7 +6,7 @@ use crate::audit::AuditHead;
 use crate::ids::{AttemptId, Epoch, SessionId, SpecHash, TaskRef};
 use crate::refusal::SessionRefusal;
 use crate::request::{Deadlines, Leftovers, Program, RunRequest};
-use crate::requester::RequestedBy;
+use crate::requester::{RequestedBy, Requester};
 use crate::secret::Sealed;
 use crate::signed::Signed;
 use crate::stage::Stage;
@@ -171,6 +171,9 @@ pub struct Cancel {
     pub spec_hash: SpecHash,
     /// The leader's epoch.
     pub epoch: Epoch,
+    /// Who asked to cancel the Run; `None` when no person did, or when that is not known. An agent of an earlier release ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<Box<Requester>>,
 }
 
 /// History holds the Report of this stage and of all earlier stages durably.

@@ -142,6 +142,15 @@ fn asked_for() -> ToAgent {
     ToAgent::Start(start)
 }
 
+/// A `Start` of a Run whose creator and approver are known too.
+fn approved() -> ToAgent {
+    let ToAgent::Start(mut start) = asked_for() else { panic!("no Start") };
+    let one = |user: &str| Some(Requester { user: user.into(), uid: None, groups: vec![] });
+    let by = start.requested_by.as_mut().unwrap();
+    (by.creator, by.approver) = (one("carol"), one("bob"));
+    ToAgent::Start(start)
+}
+
 /// A `Start` with references to Secrets and their sealed values.
 fn with_secrets() -> ToAgent {
     let ToAgent::Start(mut start) = start(Program::Command(vec!["df".into()])) else { panic!("no Start") };
@@ -162,7 +171,7 @@ fn requested_by() -> RequestedBy {
         groups: vec!["ops".into(), "system:authenticated".into()],
     };
     let rerun = Requester { user: "system:serviceaccount:ci:deploy".into(), uid: None, groups: vec![] };
-    RequestedBy { author, rerun: Some(rerun) }
+    RequestedBy::new(author, Some(rerun))
 }
 
 /// A `Start` with every field that version 2 added.
@@ -285,10 +294,25 @@ fn messages_of_the_operator_are_stable() {
     check("start-traced", &traced());
     check("start-merged", &merged());
     check("start-asked-for", &asked_for());
+    check("start-approved", &approved());
     check("start-secrets", &with_secrets());
     check(
         "cancel",
-        &ToAgent::Cancel(Cancel { attempt: id(), spec_hash: spec_hash(), epoch: Epoch::from(5) }),
+        &ToAgent::Cancel(Cancel {
+            attempt: id(),
+            spec_hash: spec_hash(),
+            epoch: Epoch::from(5),
+            requested_by: None,
+        }),
+    );
+    check(
+        "cancel-asked-for",
+        &ToAgent::Cancel(Cancel {
+            attempt: id(),
+            spec_hash: spec_hash(),
+            epoch: Epoch::from(5),
+            requested_by: Some(Box::new(requested_by().author)),
+        }),
     );
     for stage in [Stage::Accepted, Stage::Running, Stage::Ended] {
         check(&format!("ack-{stage:?}").to_lowercase(), &ToAgent::Ack(Ack { attempt: id(), stage }));
@@ -458,7 +482,7 @@ fn messages_of_the_log_socket_are_stable() {
 #[test]
 fn every_golden_file_has_a_test() {
     let count = fs::read_dir(golden("")).unwrap().count();
-    assert_eq!(count, 71, "a golden file was added or removed: update this number along with its test");
+    assert_eq!(count, 73, "a golden file was added or removed: update this number along with its test");
 }
 
 #[test]

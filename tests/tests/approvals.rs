@@ -23,19 +23,22 @@ struct Office {
     piece: Piece,
     port: u16,
     file: tempfile::NamedTempFile,
+    audit: tempfile::TempDir,
 }
 
 impl Office {
     async fn new(test: &str) -> Self {
         let (file, port) = (tempfile::NamedTempFile::new().unwrap(), free_port());
+        let audit = tempfile::tempdir().unwrap();
         std::fs::write(file.path(), CEILINGS).unwrap();
         let flags = [
             "--api-auth=kubernetes".to_owned(),
             "--public-url=https://sentinel.example.com".to_owned(),
             format!("--aggregated-listen=127.0.0.1:{port}"),
             format!("--ceilings-file={}", file.path().display()),
+            format!("--audit-dir={}", audit.path().display()),
         ];
-        Self { piece: Piece::with(test, &flags).await, port, file }
+        Self { piece: Piece::with(test, &flags).await, port, file, audit }
     }
 
     /// A request to the aggregated API, as the API server passes it on.
@@ -57,6 +60,21 @@ impl Office {
         let path =
             format!("/tasks/{name}/approve?run={}&specHash={spec}&targetsDigest={targets}", awaiting["run"]);
         self.send(who, group, "POST", &path).await
+    }
+
+    /// Who is named by the operator's audit records of this kind, each with their reason.
+    fn recorded(&self, kind: &str) -> Vec<(String, String)> {
+        let mut files: Vec<_> =
+            std::fs::read_dir(self.audit.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        files.sort();
+        let text: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        records
+            .filter(|record| record["kind"] == kind)
+            .map(|record| (of(&record["by"]["user"]), of(&record["message"])))
+            .collect()
     }
 
     /// What the Task waits for.
@@ -130,7 +148,31 @@ async fn a_run_begins_when_another_than_its_author_has_approved_it() {
     // Carol is not behind it, so she may approve it.
     assert_eq!(office.approve("carol", "staff", "job", &next).await.status, 202);
     assert_eq!(piece.ended("job", 2).await["approvedBy"]["user"], "carol");
+    are_recorded(&office).await;
     office.piece.close().await;
+}
+
+/// Each approval is recorded, and each that was refused with the reason.
+async fn are_recorded(office: &Office) {
+    until("the approvals are recorded", PATIENCE, || async {
+        let approved = office.recorded("Approved");
+        if approved.len() == 2 { Ok(()) } else { Err(format!("{approved:?}")) }
+    })
+    .await;
+    let by: Vec<String> = office.recorded("Approved").into_iter().map(|(by, _)| by).collect();
+    assert_eq!(by, ["bob", "carol"]);
+    let refused = office.recorded("ApprovalRefused");
+    let expected = [
+        ("alice", "another person has to approve it"),
+        ("bob", "the list of nodes has changed"),
+        ("bob", "waits for no approval"),
+        ("bob", "the Run that is due has changed"),
+        ("bob", "what it runs has changed"),
+    ];
+    assert_eq!(refused.len(), expected.len(), "{refused:?}");
+    for ((by, message), (who, part)) in refused.iter().zip(expected) {
+        assert!(by == who && message.contains(part), "{refused:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,7 +209,7 @@ fn request(manifest: &Manifest, args: &RequestArgs) -> Result<Start, Failure> {
         credit: 0,
         offer: 0,
         trace: None,
-        requested_by: requester.map(|author| RequestedBy { author, rerun: None }),
+        requested_by: requester.map(|author| RequestedBy::new(author, None)),
         signed,
         secrets: None,
     })

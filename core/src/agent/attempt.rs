@@ -1,6 +1,7 @@
 //! The agent's state of one Attempt.
 
 use sentinel_protocol::ids::{AttemptId, SpecHash};
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::text::Name;
 use sentinel_protocol::to_operator::{Ended, Report, ReportedState, Running};
@@ -71,6 +72,8 @@ pub(super) struct Attempt {
     pub(super) secrets: Secrets,
     pub(super) phase: Phase,
     pub(super) cancel: CancelState,
+    /// Who asked to cancel it, if that was a person who is known.
+    pub(super) cancelled_by: Option<Requester>,
     /// When this agent process handed it to a supervisor.
     pub(super) launched: Option<Monotonic>,
     pub(super) ending: Option<Ending>,
@@ -90,6 +93,7 @@ impl Attempt {
             secrets: Secrets::Here,
             phase: Phase::Recording,
             cancel: CancelState::Unwanted,
+            cancelled_by: None,
             launched: None,
             ending: None,
             acked: None,

@@ -142,13 +142,14 @@ impl Agent {
     }
 
     pub(super) fn cancel(&mut self, cancel: Cancel, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
-        let Cancel { attempt: id, spec_hash, epoch } = cancel;
+        let Cancel { attempt: id, spec_hash, epoch, requested_by } = cancel;
         if epoch < self.highest_epoch {
             return ignore(Ignored::StaleEpoch, id, out);
         }
         self.raise_epoch(epoch, out);
         if let Some(attempt) = self.attempt_mut(&id).filter(|a| a.spec_hash == spec_hash && !a.is_over()) {
-            return cancel_attempt(attempt, now, out);
+            let by = requested_by.map(|by| *by);
+            return cancel_attempt(attempt, by, now, out);
         }
         if self.answer_known(&id, &spec_hash, facts.tombstone.as_ref(), now, out) {
             return;

@@ -1,6 +1,7 @@
 //! The effects an agent carries out.
 
 use sentinel_protocol::ids::{AttemptId, Epoch};
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::Start;
 use sentinel_protocol::to_operator::{Ended, ToOperator};
@@ -24,7 +25,12 @@ pub enum Effect {
     /// Hand the Attempt to a supervisor. Answered by `LaunchFailed`, `LaunchRefused`, or in time by `Observed`.
     Launch(AttemptId),
     /// Ask the supervisor to end the command.
-    RequestCancel(AttemptId),
+    RequestCancel {
+        /// Which Attempt.
+        attempt: AttemptId,
+        /// Who asked for it, if that was a person who is known.
+        by: Option<Requester>,
+    },
     /// Kill what is left of a command whose supervisor died. Answered by `TreeEnded`; may take seconds.
     EndTree(AttemptId),
     /// Take the Attempt's lock and, if it certainly has not started, record that it is over. Answered by
@@ -75,7 +81,7 @@ impl Effect {
             Self::Record(admitted) | Self::Confirm(admitted) => Some(&admitted.start.attempt),
             Self::Launch(attempt)
             | Self::KeepSecrets(attempt)
-            | Self::RequestCancel(attempt)
+            | Self::RequestCancel { attempt, .. }
             | Self::EndTree(attempt)
             | Self::Inspect(attempt)
             | Self::Abandon { attempt, .. }

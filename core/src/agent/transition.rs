@@ -2,6 +2,7 @@
 
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::text::Message;
 use sentinel_protocol::to_operator::{Ended, ToOperator};
 
@@ -33,9 +34,10 @@ pub(super) fn waited_for(attempt: &Attempt) -> Option<Message> {
     (attempt.secrets == Secrets::Missing).then(|| lost.into())
 }
 
-pub(super) fn cancel_attempt(attempt: &mut Attempt, now: Now, out: &mut Vec<Effect>) {
+pub(super) fn cancel_attempt(attempt: &mut Attempt, by: Option<Requester>, now: Now, out: &mut Vec<Effect>) {
     if attempt.cancel == CancelState::Unwanted {
         attempt.cancel = CancelState::Wanted;
+        attempt.cancelled_by = by;
     }
     match attempt.phase {
         Phase::Accepted | Phase::Unconfirmed if attempt.ending.is_none() => {
@@ -50,7 +52,8 @@ pub(super) fn cancel_attempt(attempt: &mut Attempt, now: Now, out: &mut Vec<Effe
 pub(super) fn request_cancel(attempt: &mut Attempt, out: &mut Vec<Effect>) {
     if attempt.cancel == CancelState::Wanted {
         attempt.cancel = CancelState::Requested;
-        out.push(Effect::RequestCancel(attempt.id.clone()));
+        let (attempt, by) = (attempt.id.clone(), attempt.cancelled_by.clone());
+        out.push(Effect::RequestCancel { attempt, by });
     }
 }
 

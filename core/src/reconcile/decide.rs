@@ -90,7 +90,11 @@ fn begin_within_ceiling(plan: &TaskPlan, observed: &Observed<'_>, trigger: Trigg
         asked_by,
         at: now.wall,
     };
-    let held = |doing| hold(observed, idle(plan, observed, now), doing, None);
+    let held = |doing| {
+        let mut decision = hold(observed, idle(plan, observed, now), doing, None);
+        decision.status.held = Some(number);
+        decision
+    };
     match ceiling::judge(observed.ceilings, &wanted) {
         Judgement::Within { ceiling, approved_by } => {
             let begun = RunState::begun(number, trigger, plan, now.wall);

@@ -125,6 +125,8 @@ pub struct Status {
     pub conditions: Vec<Condition>,
     /// The current or last Run, earlier ones, and handled requests.
     pub recorded: Recorded,
+    /// The Run that is due, if its ceiling does not let it begin.
+    pub held: Option<RunNumber>,
     /// What a Run that is due waits for.
     pub awaiting: Option<Box<Awaiting>>,
     /// Who is behind a Run that this decision begins.
@@ -142,7 +144,7 @@ impl Status {
         nodes: Option<Vec<NodeStatus>>,
     ) -> Self {
         let (phase, conditions) = conditions::describe(state, archive);
-        Self { phase, conditions, recorded, awaiting: None, asked_by: AskedBy::Author, nodes }
+        Self { phase, conditions, recorded, held: None, awaiting: None, asked_by: AskedBy::Author, nodes }
     }
 
     /// Its `Archived` condition.

@@ -95,8 +95,12 @@ impl Machine {
                 self.receive_with(ToAgent::Start(Box::new(start)), n, secrets);
             }
             Op::Cancel { n, stale } => {
-                let cancel =
-                    Cancel { attempt: id(n), spec_hash: hash(0), epoch: Epoch::new(epoch(stale)).unwrap() };
+                let cancel = Cancel {
+                    attempt: id(n),
+                    spec_hash: hash(0),
+                    epoch: Epoch::new(epoch(stale)).unwrap(),
+                    requested_by: None,
+                };
                 self.receive(ToAgent::Cancel(cancel), n);
             }
             Op::Ack { n, stage } => self.receive(ToAgent::Ack(Ack { attempt: id(n), stage }), n),

@@ -178,7 +178,7 @@ impl World {
                 assert!(dir.exit.is_none(), "launched after its end");
                 dir.launch(&attempt);
             }
-            Effect::RequestCancel(attempt) => self.dirs.get_mut(&attempt)?.cancel = true,
+            Effect::RequestCancel { attempt, .. } => self.dirs.get_mut(&attempt)?.cancel = true,
             Effect::EndTree(attempt) => {
                 let dir = self.dirs.get_mut(&attempt)?;
                 assert!(!dir.locked(), "a tree was ended under its supervisor");

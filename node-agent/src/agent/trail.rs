@@ -17,9 +17,9 @@ use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Unsynced,
 use sentinel_audit::record::Requested;
 use sentinel_audit::{AuditHead, Record};
 use sentinel_core::agent::{Effect, Event, Permit};
-use sentinel_protocol::ids::{AttemptId, ChainId, Epoch};
+use sentinel_protocol::ids::{AttemptId, ChainId};
 use sentinel_protocol::refusal::Refusal;
-use sentinel_protocol::to_agent::{Start, ToAgent};
+use sentinel_protocol::to_agent::{Cancel, Start, ToAgent};
 use sentinel_protocol::to_operator::{Ended, Refused, Running, ToOperator};
 use serde::Deserialize;
 
@@ -72,8 +72,8 @@ struct Recorded {
 pub(super) enum Asked {
     /// A `Start`.
     Start(Box<Start>),
-    /// A `Cancel`, with the operator's epoch.
-    Cancel(AttemptId, Epoch),
+    /// A `Cancel`.
+    Cancel(Cancel),
 }
 
 impl Trail {
@@ -155,7 +155,7 @@ impl Trail {
                 return Some(Asked::Start(start.clone()));
             }
             Event::Received { message: ToAgent::Cancel(cancel), .. } => {
-                return Some(Asked::Cancel(cancel.attempt.clone(), cancel.epoch));
+                return Some(Asked::Cancel(cancel.clone()));
             }
             Event::Received { message: ToAgent::AuditHead(head), .. } => self.head_seen(head),
             Event::Observed(seen) => {
@@ -179,8 +179,8 @@ impl Trail {
 
     /// Records what follows from that, before it is performed.
     pub(super) fn note_effects(&mut self, asked: Option<&Asked>, effects: &[Effect]) {
-        if let Some(Asked::Cancel(attempt, epoch)) = asked {
-            self.cancel_requested(attempt, *epoch, effects);
+        if let Some(Asked::Cancel(cancel)) = asked {
+            self.cancel_requested(cancel, effects);
         }
         for effect in effects {
             match effect {
@@ -223,16 +223,18 @@ impl Trail {
         self.append(&Record::Refused { attempt, refusal, requested });
     }
 
-    fn cancel_requested(&mut self, attempt: &AttemptId, epoch: Epoch, effects: &[Effect]) {
+    fn cancel_requested(&mut self, cancel: &Cancel, effects: &[Effect]) {
         let is_ignored = effects.iter().any(|effect| matches!(effect, Effect::Ignored { .. }));
         let is_new = effects.iter().any(|effect| matches!(effect, Effect::WriteTombstone(_)));
-        let wants = match self.recorded.get_mut(&attempt.directory_name()) {
+        let wants = match self.recorded.get_mut(&cancel.attempt.directory_name()) {
             Some(recorded) => !recorded.ended && !std::mem::replace(&mut recorded.cancelled, !is_ignored),
             // Of one that this node never had.
             None => is_new,
         };
         if wants && !is_ignored {
-            self.append(&Record::CancelRequested { attempt: attempt.clone(), epoch });
+            let Cancel { attempt, epoch, requested_by, .. } = cancel.clone();
+            let requested_by = requested_by.map(|by| *by);
+            self.append(&Record::CancelRequested { attempt, epoch, requested_by });
         }
     }
 

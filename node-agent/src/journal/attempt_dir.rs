@@ -7,12 +7,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use sentinel_protocol::ids::{RunNumber, TaskUid};
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
 
 use crate::private_dir::{self, Untrusted};
 
-use super::attempt_record::{Abandonment, Accepted, AttemptRecord, AttemptState, Delivery, Loaded};
+use super::attempt_record::{
+    Abandonment, Accepted, AttemptRecord, AttemptState, CancelRequest, Delivery, Loaded,
+};
 use super::error::JournalError;
 use super::file_lock::FileLock;
 use super::record_file;
@@ -166,9 +169,9 @@ impl AttemptDir {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn request_cancel(&self, at: UnixMillis) -> Result<(), JournalError> {
+    pub fn request_cancel(&self, at: UnixMillis, by: Option<Requester>) -> Result<(), JournalError> {
         if !self.is_cancel_requested() {
-            record_file::replace(&self.file(CANCEL), &at)?;
+            record_file::replace(&self.file(CANCEL), &CancelRequest { at, requested_by: by })?;
         }
         self.wake_supervisor();
         Ok(())
@@ -177,6 +180,11 @@ impl AttemptDir {
     /// Whether the supervisor was asked to end the command. The presence of the file counts, not its content.
     pub fn is_cancel_requested(&self) -> bool {
         self.file(CANCEL).exists()
+    }
+
+    /// Who asked to end the command, for people. Earlier releases wrote only the time; one that cannot be read names no person.
+    pub fn cancelled_by(&self) -> Option<Requester> {
+        record_file::read::<CancelRequest>(&self.file(CANCEL)).ok()??.requested_by
     }
 
     /// Takes the lock if it is free.

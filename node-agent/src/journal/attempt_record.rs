@@ -3,6 +3,7 @@
 use sentinel_core::agent::Permit;
 use sentinel_protocol::ids::{AttemptId, Epoch, SpecHash};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
@@ -124,6 +125,17 @@ pub struct Delivery {
     pub acked: Option<Stage>,
     /// Log position before which everything is archived.
     pub archived: u64,
+}
+
+/// What the agent asked of a supervisor: to end its command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CancelRequest {
+    /// When, by the node's wall clock.
+    pub(super) at: UnixMillis,
+    /// Who asked to cancel the Run, as the operator states it; missing when no person did, or when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) requested_by: Option<Requester>,
 }
 
 /// All that the Journal records about one Attempt.

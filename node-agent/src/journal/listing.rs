@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use sentinel_protocol::requester::Requester;
+
 use super::attempt_dir::AttemptDir;
 use super::attempt_record::{AttemptRecord, AttemptState, Loaded};
 use super::error::JournalError;
@@ -53,16 +55,17 @@ fn row(dir: &AttemptDir) -> [String; 5] {
     };
     match dir.load() {
         Ok(Loaded::Readable(record)) => {
+            let by = dir.cancelled_by();
             let acked = record.delivery.acked.map(|stage| format!("{stage:?}")).unwrap_or_default();
             let slot = record.accepted.slot.map(|slot| slot.index.to_string()).unwrap_or_default();
-            [name, record.accepted.start.task.to_string(), state(&record), acked, slot]
+            [name, record.accepted.start.task.to_string(), state(&record, by.as_ref()), acked, slot]
         }
         Ok(Loaded::Corrupt { why }) => unreadable(why),
         Err(error) => unreadable(error.to_string()),
     }
 }
 
-fn state(record: &AttemptRecord) -> String {
+fn state(record: &AttemptRecord, cancelled_by: Option<&Requester>) -> String {
     if let Some(ended) = &record.exit {
         return ended.message();
     }
@@ -74,7 +77,11 @@ fn state(record: &AttemptRecord) -> String {
             format!("running as {}, supervisor {}", command.pid, supervisor.pid)
         }
     };
-    if record.cancel_requested { format!("{state}, to be cancelled") } else { state }
+    match (record.cancel_requested, cancelled_by) {
+        (false, _) => state,
+        (true, None) => format!("{state}, to be cancelled"),
+        (true, Some(by)) => format!("{state}, to be cancelled, as {} asked", by.user),
+    }
 }
 
 impl fmt::Display for Listing {

@@ -55,7 +55,12 @@ fn to_start(start: &Start) -> ToAgent {
 }
 
 fn cancel(run: u32) -> ToAgent {
-    ToAgent::Cancel(Cancel { attempt: attempt(run), spec_hash: spec(1), epoch: Epoch::from(1) })
+    ToAgent::Cancel(Cancel {
+        attempt: attempt(run),
+        spec_hash: spec(1),
+        epoch: Epoch::from(1),
+        requested_by: None,
+    })
 }
 
 /// Stops an agent, and the agent's task.

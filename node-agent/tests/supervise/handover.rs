@@ -100,7 +100,7 @@ fn a_late_or_cancelled_start_starts_nothing() {
     let run = node.run(&late);
     assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::StartTimedOut { why: None }, None));
     let attempt = node.accept(&start(2, &["true"]));
-    attempt.request_cancel(UnixMillis(1)).unwrap();
+    attempt.request_cancel(UnixMillis(1), None).unwrap();
     node.launcher.launch(&attempt).unwrap();
     let run = finish(attempt);
     assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::Cancelled, None));

@@ -314,7 +314,7 @@ fn a_cancelled_command_ends_with_its_whole_tree() {
         (pids.len() == 2).then_some(pids)
     });
     assert!(pids.iter().all(|pid| is_alive(*pid)));
-    attempt.request_cancel(UnixMillis(0)).unwrap();
+    attempt.request_cancel(UnixMillis(0), None).unwrap();
     let run = finish(attempt);
     assert_eq!(run.ended.outcome, Outcome::Cancelled);
     assert!(pids.iter().all(|pid| !is_alive(*pid)), "nothing of the tree may be left");
@@ -329,7 +329,7 @@ fn a_stopped_command_can_be_cancelled() {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", command.pid)).unwrap();
         stat.contains(") T ").then_some(())
     });
-    attempt.request_cancel(UnixMillis(0)).unwrap();
+    attempt.request_cancel(UnixMillis(0), None).unwrap();
     let run = finish(attempt);
     assert_eq!(run.ended.outcome, Outcome::Cancelled);
     let took = run.ended.ended_at.since(run.ended.started_at.unwrap());

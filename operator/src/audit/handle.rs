@@ -11,6 +11,7 @@ use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Writer};
 use sentinel_audit::record::{Access, Command, Request};
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::{ChainId, NodeName};
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
 use super::accesses::Accesses;
@@ -209,6 +210,15 @@ impl Audit {
     /// A request of a person is denied with this status and for this reason.
     pub fn denied(&self, status: u16, reason: &str, access: impl FnOnce() -> Access) {
         self.access(Some((status, reason)), access);
+    }
+
+    /// An approval by this person is refused. `about` is the same where it is refused again for the same reason.
+    pub fn approval_refused(&self, by: Option<&Requester>, about: &str, record: impl FnOnce() -> Record) {
+        let Some(open) = &self.open else { return };
+        let caller = by.map(|by| by.user.as_str());
+        if open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, about, Some(409)) {
+            open.queue(record());
+        }
     }
 
     fn access(&self, denied: Option<(u16, &str)>, access: impl FnOnce() -> Access) {

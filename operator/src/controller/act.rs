@@ -108,7 +108,7 @@ impl Act<'_> {
             }
             Written::Now(task) => {
                 note_written(self.context, self.runs, &self.task, &task);
-                ceilings::note_written(self.context, &self.task, &task);
+                ceilings::note_written(self.context, self.runs, &decision.status, (&self.task, &task));
                 self.task = task;
             }
         }

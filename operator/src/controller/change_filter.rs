@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 
 use kube::runtime::reflector::{ObjectRef, store::Writer};
 use kube::runtime::watcher::Event;
-use sentinel_protocol::ids::TaskRef;
+use sentinel_protocol::ids::{TaskRef, TaskUid};
 
 use crate::resource::Task;
 
@@ -66,6 +66,11 @@ impl ChangeFilter {
 /// Namespace and name of a Task. An API server accepts no others, so there is always one.
 pub(super) fn task_ref(task: &Task) -> Option<TaskRef> {
     TaskRef::new(task.metadata.namespace.as_deref()?, task.metadata.name.as_deref()?).ok()
+}
+
+/// The same, and its uid.
+pub(super) fn identified(task: &Task) -> Option<(TaskRef, TaskUid)> {
+    Some((task_ref(task)?, TaskUid::new(task.metadata.uid.as_deref()?).ok()?))
 }
 
 /// A hash over everything that a reconcile reads of a Task but its status.

@@ -17,6 +17,7 @@ use super::metrics::{CeilingMetrics, ReconcileMetrics, RequesterMetrics};
 use super::run_store::RunStore;
 use super::task_cache::TaskCaches;
 use super::work_queue::MAX_CONCURRENT;
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, NodeCache};
 use crate::health::Health;
@@ -86,6 +87,11 @@ impl Context {
     /// The epoch of this leader. Only reconciles read it, and a follower does not reconcile; agents refuse epoch 0.
     pub(super) fn epoch(&self) -> Epoch {
         self.parts.leadership.term().map_or(Epoch::ZERO, |term| term.epoch)
+    }
+
+    /// Where audit records go.
+    pub(super) fn audit(&self) -> &Audit {
+        self.parts.runs.endings().audit()
     }
 
     /// Since when this operator leads.

@@ -70,7 +70,7 @@ impl Dispatcher<'_> {
             credit: 0,
             offer,
             trace: facts.trace.for_command(attempt, self.context.parts.runs.endings().traces().is_on()),
-            requested_by: facts.requested_by.clone(),
+            requested_by: facts.requested_by_for_nodes(),
             signed: facts.signed.clone(),
             secrets: None,
         };
@@ -158,12 +158,18 @@ impl Dispatcher<'_> {
     fn cancel(&self, action: &Action, attempt: &AttemptId) -> Option<Monotonic> {
         let facts = self.context.parts.runs.facts(&attempt.task, attempt.run)?;
         let spec_hash = facts.spec_hash.clone();
-        let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.context.epoch() };
+        let epoch = self.context.epoch();
+        let requested_by = self.runs.lock().get(attempt.run).and_then(|run| run.cancelled_by.clone());
+        let cancel = Cancel {
+            attempt: attempt.clone(),
+            spec_hash,
+            epoch,
+            requested_by: requested_by.clone().map(Box::new),
+        };
         let Some(session) = self.context.parts.fleet.cancel(cancel) else { return Some(self.undelivered()) };
         Counters::add(&self.context.counters.cancels);
         if !self.was_sent(attempt, |execution| execution.cancelled.as_ref()) {
-            let epoch = self.context.epoch();
-            self.audit().record(|| Record::CancelSent { attempt: attempt.clone(), epoch });
+            self.audit().record(|| Record::CancelSent { attempt: attempt.clone(), epoch, requested_by });
         }
         self.apply_sent(action, &session);
         None
@@ -179,7 +185,7 @@ impl Dispatcher<'_> {
     }
 
     fn audit(&self) -> &Audit {
-        self.context.parts.runs.endings().audit()
+        self.context.audit()
     }
 
     /// Whether this operator has sent such a message about this Attempt before.

@@ -13,13 +13,14 @@ use sentinel_protocol::ids::TaskUid;
 use tracing::Instrument as _;
 
 use super::act::act;
-use super::change_filter::task_ref;
+use super::change_filter::{identified, task_ref};
 use super::context::Context;
 use super::counters::Counters;
 use super::error::ReconcileError;
 use super::events::publish;
 use super::metrics::ReconcileResult;
 use super::observe::{decide_on, observe};
+use super::requesters::note_deleting;
 use super::status_writer::StatusWriter;
 use super::task_cache::TaskCache;
 use crate::backoff::Backoff;
@@ -150,6 +151,7 @@ async fn pass(
     task: Arc<Task>,
 ) -> Result<Pass, ReconcileError> {
     let now = context.parts.clock.reading();
+    note_deleting(context, cache, &task);
     let (plan, problems) = match cache.plan(&task) {
         Ok(plan) => (plan, None),
         Err(problems) => {
@@ -181,12 +183,8 @@ fn record_rejection(context: &Context, cache: &mut TaskCache, task: &Task, probl
     if cache.rejected.replace(generation) == Some(generation) || is_handled {
         return;
     }
-    let (Some(named), Ok(uid)) =
-        (task_ref(task), TaskUid::new(task.metadata.uid.as_deref().unwrap_or_default()))
-    else {
-        return;
-    };
-    context.parts.runs.endings().audit().record(|| Record::SpecRejected {
+    let Some((named, uid)) = identified(task) else { return };
+    context.audit().record(|| Record::SpecRejected {
         task: named,
         uid,
         generation,

@@ -1,15 +1,19 @@
 //! Who asked for a Run, and for its end: counted, published as cluster events, and noted for History.
 
+use sentinel_audit::Record;
 use sentinel_core::reconcile::run::Stopping;
 use sentinel_core::reconcile::{Level, Notice};
 use sentinel_protocol::ids::RunNumber;
 use sentinel_protocol::requester::Requester;
 
+use super::change_filter::identified;
 use super::context::Context;
 use super::events::publish;
 use super::metrics::KNOWN;
+use super::task_cache::TaskCache;
 use super::task_runs::TaskRuns;
 use crate::resource::Task;
+use crate::resource::marks::CANCEL;
 use crate::resource::stamp::Unverified;
 use crate::resource::status::{RunRequestedBy, RunStatus};
 
@@ -40,6 +44,7 @@ fn describe(why: &str) -> &'static str {
 
 /// The status of a Task was written. Publishes who cancelled its Run, once, and notes it for the record of the Run.
 pub(super) fn note_written(context: &Context, runs: &TaskRuns, before: &Task, after: &Task) {
+    record_cancel(context, before, after);
     let Some(run) = run_of(after).filter(|run| is_cancelled(run)) else { return };
     if run_of(before).is_some_and(|before| before.number == run.number && is_cancelled(before)) {
         return;
@@ -51,6 +56,42 @@ pub(super) fn note_written(context: &Context, runs: &TaskRuns, before: &Task, af
         None => format!("run {} is cancelled; who asked for that is unknown", run.number),
     };
     publish(context, after, Notice { reason: "RunCancelled", note, level: Level::Normal });
+}
+
+/// Records that a Run is to be cancelled, when that is new: whether or not anything of it was dispatched, or is still active.
+fn record_cancel(context: &Context, before: &Task, after: &Task) {
+    let handled = |task: &Task| task.status.as_ref().and_then(|status| status.handled.cancel);
+    let Some(number) = handled(after).filter(|number| handled(before) != Some(*number)) else { return };
+    let Some(((task, uid), number)) = identified(after).zip(u32::try_from(number).ok()) else { return };
+    // Of the Task whose annotation was handled.
+    let requested_by = context.parts.stamps.read(before).requests.remove(CANCEL);
+    context.audit().record(|| Record::CancelAsked { task, uid, run: RunNumber(number), requested_by });
+}
+
+/// Records that a Task that has had a Run is being deleted. Once, and not again by the next leader while its Run ends.
+pub(super) fn note_deleting(context: &Context, cache: &mut TaskCache, task: &Task) {
+    if task.metadata.deletion_timestamp.is_none() || std::mem::replace(&mut cache.deletion_recorded, true) {
+        return;
+    }
+    let Some(run) = run_of(task).filter(|run| run.stopping.as_deref() != Some(Stopping::Deleted.as_str()))
+    else {
+        return;
+    };
+    let Some(((task, uid), run)) = identified(task).zip(u32::try_from(run.number).ok()) else { return };
+    context.audit().record(|| Record::TaskDeleted { task, uid, run: RunNumber(run) });
+}
+
+/// The same of one that is gone, if this operator has not seen it before: it had no finalizer.
+pub(super) fn note_gone(context: &Context, cache: &mut TaskCache, runs: &TaskRuns) {
+    if context.parts.leadership.term().is_none() || std::mem::replace(&mut cache.deletion_recorded, true) {
+        return;
+    }
+    let Some(facts) = runs.lock().current.as_ref().map(|run| run.facts.clone()) else { return };
+    context.audit().record(|| Record::TaskDeleted {
+        task: facts.task.clone(),
+        uid: facts.uid.clone(),
+        run: facts.run,
+    });
 }
 
 /// Notes who cancelled a Run for its record.

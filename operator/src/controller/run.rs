@@ -21,6 +21,7 @@ use super::counters::Counters;
 use super::departure;
 use super::metrics::QueueMetrics;
 use super::reconcile::{Requeue, reconcile};
+use super::requesters::note_gone;
 use super::requests::{ReconcileRequests, Urgency};
 use super::worker::{self, Input, sleep_until_due};
 use crate::cluster::nodes::NodeWriter;
@@ -211,10 +212,11 @@ fn release_deleted(context: &Context, tasks: &Store<Task>) {
         }
         // A reconcile that is in flight is followed by another, which releases it.
         let cache = context.caches.of(&uid);
-        let Ok(cache) = cache.try_lock() else {
+        let Ok(mut cache) = cache.try_lock() else {
             kept.insert(uid.to_string());
             continue;
         };
+        note_gone(context, &mut cache, &runs);
         if let Some(plan) = cache.last_plan() {
             departure::end_run(context, &plan, &runs);
         }

@@ -33,6 +33,8 @@ pub(super) struct TaskCache {
     pub(super) logged: Vec<Invalid>,
     /// The generation whose rejection was recorded.
     pub(super) rejected: Option<i64>,
+    /// Whether it was recorded that the Task is deleted.
+    pub(super) deletion_recorded: bool,
     /// Failed reconciles in a row.
     pub(super) failures: u32,
 }

@@ -52,6 +52,17 @@ pub struct RunFacts {
     pub trace: RunTrace,
 }
 
+impl RunFacts {
+    /// Who is behind the Run, as a `Start` has it. Of creator and approver without their groups: no rule of a node decides by them,
+    /// and a message has a limit.
+    pub(super) fn requested_by_for_nodes(&self) -> Option<RequestedBy> {
+        let by = self.requested_by.clone()?;
+        let named = |who: &Requester| Requester { groups: Vec::new(), ..who.clone() };
+        let (creator, approver) = (by.creator.as_ref().map(named), self.approved_by.as_ref().map(named));
+        Some(RequestedBy { creator, approver, ..by })
+    }
+}
+
 /// The tracked Runs of one Task. Its lock is held briefly, and never across an await.
 #[derive(Debug)]
 pub struct TaskRuns {
@@ -70,6 +81,8 @@ pub struct Runs {
     pub(super) recent: Vec<RunSummary>,
     /// Whether a ceiling holds the Run that is due.
     pub(super) held_by_ceiling: bool,
+    /// The approval whose refusal was recorded last: when it was given, and why it does not count.
+    pub(super) refused: Option<(UnixMillis, String)>,
     /// What History was asked about an earlier Task of this name.
     pub(super) asked: Option<Asked>,
 }

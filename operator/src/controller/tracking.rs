@@ -42,12 +42,7 @@ pub(super) fn begin_run(
     let is_inherited = origin == Origin::Inherited;
     let lookup = if is_inherited { HistoryLookup::Pending } else { HistoryLookup::Done };
     let facts = facts(plan, (task, run), trace(task));
-    context
-        .parts
-        .runs
-        .endings()
-        .audit()
-        .record(|| Record::RunBegan(Box::new(record(&facts, &targets, origin))));
+    context.audit().record(|| Record::RunBegan(Box::new(record(&facts, &targets, origin))));
     let previous = locked.current.replace(TrackedRun::new(facts, targets, origin, lookup));
     locked.superseded.extend(previous);
     drop(locked);

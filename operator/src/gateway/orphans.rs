@@ -64,7 +64,7 @@ pub fn sweep(
         let node = attempt.node.clone();
         let message = match decide_orphan(attempt.run, stage, archived, owner) {
             OrphanAction::Keep => continue,
-            OrphanAction::Cancel => ToAgent::Cancel(Cancel { attempt, spec_hash, epoch }),
+            OrphanAction::Cancel => ToAgent::Cancel(Cancel { attempt, spec_hash, epoch, requested_by: None }),
             OrphanAction::Forget => ToAgent::Forget(Forget { attempt, epoch }),
         };
         // If it is not queued, the next sweep sends it again.

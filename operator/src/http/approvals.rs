@@ -39,21 +39,9 @@ pub(super) async fn approve(
     let allowed = "the digest that status.awaitingApproval.targetsDigest has";
     let targets_digest: String = required(query, "targetsDigest", allowed)?;
     let task = find(api, &name).await?;
-    let awaiting = awaited(&name, &task)?;
-    is_what_was_shown(&name, awaiting, (run, &spec_hash, &targets_digest))?;
-    let approver = asking(api, request).ok_or_else(|| {
-        forbidden(
-            "it is not known who you are: an approval needs a server that authenticates people".to_owned(),
-        )
-    })?;
-    is_another(api, &name, &task, &approver)?;
-
-    let at = api.clock.now();
-    let lasts = u64::try_from(awaiting.valid_for_seconds).unwrap_or_default().saturating_mul(1_000);
-    let given = Approval { approver, run, spec_hash, targets_digest, at, expires_at: at.plus(lasts) };
-    let text = approval::write(&api.stamps, &task, &given).ok_or_else(|| {
-        conflict("this operator has no key by which approvals are signed (--admission-listen)".to_owned())
-    })?;
+    let asked = Asked { run, spec_hash, targets_digest, approver: asking(api, request) };
+    let (given, text) = judge(api, &name, &task, &asked)
+        .inspect_err(|why| record_refused(api, &name, &task, (&asked, why)))?;
     let store = as_operator(api, request);
     let annotated = store.annotate(name.clone(), APPROVAL, Some(text)).await;
     annotated.map_err(|error| named_error(&name, &error))?;
@@ -66,6 +54,45 @@ pub(super) async fn approve(
         "expiresAt": rfc3339(given.expires_at),
     });
     Answer::json_as(StatusCode::ACCEPTED, &accepted)
+}
+
+/// What a caller approves, and who they are, as far as that is known.
+struct Asked {
+    run: RunNumber,
+    spec_hash: SpecHash,
+    targets_digest: String,
+    approver: Option<Requester>,
+}
+
+/// The approval, and the annotation that holds it.
+///
+/// # Errors
+/// Why the caller does not approve what the Task waits for.
+fn judge(api: &Api, name: &TaskRef, task: &Task, asked: &Asked) -> Result<(Approval, String), ApiError> {
+    let Asked { run, spec_hash, targets_digest, approver } = asked;
+    let awaiting = awaited(name, task)?;
+    is_what_was_shown(name, awaiting, (*run, spec_hash, targets_digest))?;
+    let approver = approver.clone().ok_or_else(|| {
+        forbidden(
+            "it is not known who you are: an approval needs a server that authenticates people".to_owned(),
+        )
+    })?;
+    is_another(api, name, task, &approver)?;
+
+    let at = api.clock.now();
+    let lasts = u64::try_from(awaiting.valid_for_seconds).unwrap_or_default().saturating_mul(1_000);
+    let given = Approval {
+        approver,
+        run: *run,
+        spec_hash: spec_hash.clone(),
+        targets_digest: targets_digest.clone(),
+        at,
+        expires_at: at.plus(lasts),
+    };
+    let text = approval::write(&api.stamps, task, &given).ok_or_else(|| {
+        conflict("this operator has no key by which approvals are signed (--admission-listen)".to_owned())
+    })?;
+    Ok((given, text))
 }
 
 fn required<T: std::str::FromStr>(query: &Query, name: &str, allowed: &str) -> Result<T, ApiError> {
@@ -170,5 +197,18 @@ fn record(api: &Api, name: &TaskRef, task: &Task, given: &Approval) {
             targets_sha256: given.targets_digest.as_str().into(),
             expires_at: UnixMillis(given.expires_at.0),
         }))
+    });
+}
+
+/// An approval was refused. Once a minute for the same person, Run and reason: who repeats it fills no disk.
+fn record_refused(api: &Api, name: &TaskRef, task: &Task, (asked, why): (&Asked, &ApiError)) {
+    let Ok(uid) = TaskUid::new(task.metadata.uid.clone().unwrap_or_default()) else { return };
+    let about = format!("{uid}/{}: {why}", asked.run);
+    api.audit.approval_refused(asked.approver.as_ref(), &about, || Record::ApprovalRefused {
+        task: name.clone(),
+        uid: uid.clone(),
+        run: asked.run,
+        by: asked.approver.clone(),
+        message: why.to_string().into(),
     });
 }

@@ -198,7 +198,7 @@ impl Asked {
             AskedBy::Annotation => Some(self.requests.get(RERUN)?.clone()),
             AskedBy::Unclear => return None,
         };
-        Some(RequestedBy { author, rerun })
+        Some(RequestedBy { creator: self.creator.clone(), ..RequestedBy::new(author, rerun) })
     }
 }
 

@@ -285,7 +285,8 @@ impl RunRequestedBy {
     /// Who asked, if that is known.
     pub fn known(&self) -> Option<RequestedBy> {
         let author = self.author.as_ref().filter(|_| self.unknown.is_none())?;
-        Some(RequestedBy { author: author.into(), rerun: self.rerun.as_ref().map(Into::into) })
+        let known = RequestedBy::new(author.into(), self.rerun.as_ref().map(Into::into));
+        Some(RequestedBy { creator: self.creator.as_ref().map(Into::into), ..known })
     }
 }
 

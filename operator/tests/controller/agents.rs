@@ -23,7 +23,7 @@ use sentinel_secrets::values::SecretValues;
 #[derive(Debug, Clone)]
 pub(crate) enum Delivered {
     Start(Box<Start>, Option<Box<Task>>),
-    Cancel(#[allow(dead_code, reason = "shown when a test fails")] Cancel),
+    Cancel(Cancel),
     Forget(#[allow(dead_code, reason = "shown when a test fails")] Forget),
 }
 

@@ -18,22 +18,22 @@ use sentinel_protocol::time::UnixMillis;
 use super::HELLO;
 use super::kit::{Stage, condition, node, phase, running, succeeded, task_ref};
 
-fn person(name: &str) -> Requester {
+pub(crate) fn person(name: &str) -> Requester {
     Requester { user: name.into(), uid: None, groups: vec![] }
 }
 
-fn stamps() -> Stamps {
+pub(crate) fn stamps() -> Stamps {
     Stamps::of(Key::from([7; KEY_BYTES]))
 }
 
 /// A file of ceilings.
-struct File {
-    path: PathBuf,
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
     _directory: tempfile::TempDir,
 }
 
 impl File {
-    fn new(ceilings: &str) -> Self {
+    pub(crate) fn new(ceilings: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = Self { path: directory.path().join("ceilings.yaml"), _directory: directory };
         file.write(ceilings);
@@ -41,7 +41,7 @@ impl File {
     }
 
     /// As the kubelet does: a reader sees the old one or the new one.
-    fn write(&self, ceilings: &str) {
+    pub(crate) fn write(&self, ceilings: &str) {
         let next = self.path.with_extension("next");
         let text = format!("apiVersion: sentinelnode.dev/v1alpha1\nkind: Ceilings\n{ceilings}\n");
         std::fs::write(&next, text).unwrap();
@@ -53,11 +53,11 @@ impl File {
     }
 }
 
-fn one(fields: &str) -> String {
+pub(crate) fn one(fields: &str) -> String {
     format!("ceilings: [{{name: team, namespaces: [default], {fields}}}]")
 }
 
-const ABOVE_ONE: &str = "approval: {above: {count: 1}, validFor: 1h}";
+pub(crate) const ABOVE_ONE: &str = "approval: {above: {count: 1}, validFor: 1h}";
 
 async fn apply(stage: &Stage, who: &str, spec: &str) {
     let text = format!(
@@ -67,7 +67,7 @@ async fn apply(stage: &Stage, who: &str, spec: &str) {
     store.apply(manifest::read(&text).unwrap().remove(0)).await.unwrap();
 }
 
-fn awaiting(task: &Task) -> Option<AwaitingApproval> {
+pub(crate) fn awaiting(task: &Task) -> Option<AwaitingApproval> {
     task.status.as_ref()?.awaiting_approval.clone()
 }
 
@@ -77,7 +77,7 @@ fn message(task: &Task, kind: &str) -> String {
 }
 
 /// The approval that an operator writes for `who`, who was shown this.
-fn approved(task: &Task, shown: &AwaitingApproval, who: &str, at: UnixMillis) -> String {
+pub(crate) fn approved(task: &Task, shown: &AwaitingApproval, who: &str, at: UnixMillis) -> String {
     let given = Approval {
         approver: person(who),
         run: RunNumber(u32::try_from(shown.run).unwrap()),

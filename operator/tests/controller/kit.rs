@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kube::runtime::reflector;
-use sentinel_core::reconcile::ledger::RunStage;
+use sentinel_core::reconcile::ledger::{Applied, RunStage};
 use sentinel_core::reconcile::targets::NodeFacts;
+use sentinel_operator::audit::Audit;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::cluster::{Cluster, EmbeddedCluster, NodeCache, TaskStore};
 use sentinel_operator::controller::{
-    CacheProgress, Caches, Counters, CurrentCeilings, Leadership, Parts, ReconcileRequests, RunStore, run,
+    CacheProgress, Caches, Counters, CurrentCeilings, Endings, Leadership, Parts, ReconcileRequests,
+    RunStore, run,
 };
 use sentinel_operator::gateway::{AttemptFacts, LedgerSink as _};
 use sentinel_operator::health::Health;
@@ -21,13 +23,15 @@ use sentinel_operator::history::{ExecutionQuery, History};
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::resource::stamp::Stamps;
 use sentinel_operator::resource::{Task, manifest};
+use sentinel_operator::traces::Traces;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::outcome::Outcome;
+use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::Environment;
 use sentinel_protocol::stage::Stage as Stages;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::Start;
-use sentinel_protocol::to_operator::{Ended, OutputSummary, Report, ReportedState, Running, Usage};
+use sentinel_protocol::to_operator::{Ended, OutputSummary, Refused, Report, ReportedState, Running, Usage};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +51,7 @@ pub(crate) struct Stage {
     pub(crate) history: Arc<SwitchedHistory>,
     clock: Clock,
     ceilings: CurrentCeilings,
+    audit: Audit,
     operator: Operator,
 }
 
@@ -110,18 +115,39 @@ impl Stage {
         Self::behind(cluster, seam, ceilings, names)
     }
 
+    /// The same over a cluster that is kept in a directory, with the operator's audit records.
+    pub(crate) fn audited(
+        audit: Audit,
+        directory: &Path,
+        (ceilings, stamps): (CurrentCeilings, Stamps),
+        names: &[&str],
+    ) -> Self {
+        let cluster = EmbeddedCluster::in_directory(directory, clock()).unwrap().stamping(stamps);
+        let seam = Arc::new(cluster.clone());
+        Self::recording(cluster, seam, (ceilings, audit), names)
+    }
+
     fn behind(
         cluster: EmbeddedCluster,
         seam: Arc<dyn Cluster>,
         ceilings: CurrentCeilings,
         names: &[&str],
     ) -> Self {
+        Self::recording(cluster, seam, (ceilings, Audit::default()), names)
+    }
+
+    fn recording(
+        cluster: EmbeddedCluster,
+        seam: Arc<dyn Cluster>,
+        (ceilings, audit): (CurrentCeilings, Audit),
+        names: &[&str],
+    ) -> Self {
         cluster.set_nodes(names.iter().map(|name| (node(name), NodeFacts::default())).collect());
         let clock = clock();
         let fleet = Arc::new(Agents::new(cluster.clone(), clock.clone()));
         let history = Arc::new(SwitchedHistory::new(clock.clone()));
-        let operator = Operator::start(&seam, &fleet, &history, (&clock, &ceilings));
-        let stage = Self { cluster, seam, fleet, history, clock, ceilings, operator };
+        let operator = Operator::start(&seam, &fleet, &history, (&clock, &ceilings, &audit));
+        let stage = Self { cluster, seam, fleet, history, clock, ceilings, audit, operator };
         for name in names {
             stage.connect(name);
         }
@@ -134,8 +160,8 @@ impl Stage {
             work.abort();
             let _ = work.await;
         }
-        self.operator =
-            Operator::start(&self.seam, &self.fleet, &self.history, (&self.clock, &self.ceilings));
+        let kept = (&self.clock, &self.ceilings, &self.audit);
+        self.operator = Operator::start(&self.seam, &self.fleet, &self.history, kept);
     }
 
     pub(crate) async fn apply(&self, name: &str, spec: &str) {
@@ -181,6 +207,13 @@ impl Stage {
             let record = record(&report, facts.task.clone(), facts.started_at);
             self.operator.archiver.record(HistoryRecord::Attempt(Box::new(record))).unwrap();
         }
+    }
+
+    /// The agent of this node refuses the Attempt that it was last sent.
+    pub(crate) fn refuse(&self, task: &str, run: u32, name: &str, refusal: Refusal) {
+        let (attempt, spec_hash) = self.fleet.last_started(task, run, name).expect("it was started");
+        let refused = Refused { attempt, spec_hash, refusal, offer: 0 };
+        assert_eq!(self.operator.runs.refused(&refused, self.at()), Some(Applied::Changed));
     }
 
     /// What is known about an Attempt of a Run that is not tracked.
@@ -321,10 +354,11 @@ impl Operator {
         cluster: &Arc<dyn Cluster>,
         fleet: &Arc<Agents>,
         history: &Arc<SwitchedHistory>,
-        (clock, ceilings): (&Clock, &CurrentCeilings),
+        (clock, ceilings, audit): (&Clock, &CurrentCeilings, &Audit),
     ) -> Self {
         let requests = ReconcileRequests::default();
-        let runs = RunStore::new(requests.clone());
+        let endings = Endings::new(&Registry::new(), Traces::off(), audit.clone(), clock.clone());
+        let runs = RunStore::noting(requests.clone(), endings, |_| None);
         let (done, archived) = mpsc::channel(64);
         let (archiver, archive) = Archiver::new(history.clone(), ArchiverOptions::default(), done);
         let (nodes, nodes_writer) = NodeCache::new();

@@ -8,6 +8,7 @@
 )]
 
 mod agents;
+mod audit;
 mod ceilings;
 mod changes;
 mod deletions;

@@ -43,7 +43,10 @@ fn full() -> Start {
         state: None,
     });
     full.signed = Some(Signed { statement: "{}".into(), signature: String::new() });
-    full.requested_by.as_mut().unwrap().rerun = Some(requester("bob", &[]));
+    let by = full.requested_by.as_mut().unwrap();
+    by.rerun = Some(requester("bob", &[]));
+    by.creator = Some(requester("carol", &[]));
+    by.approver = Some(requester("dan", &[]));
     full
 }
 
@@ -88,21 +91,37 @@ fn super_undecided(value: &Value, known: &BTreeSet<&str>) -> Vec<String> {
     undecided(value, "", known, &mut BTreeSet::new())
 }
 
+#[test]
+fn a_creator_or_approver_gives_no_right_and_takes_none() {
+    let with = |who: &str| {
+        let mut start = start();
+        let by = start.requested_by.as_mut().unwrap();
+        by.creator = Some(requester(who, &["sre"]));
+        by.approver = Some(requester(who, &["sre"]));
+        start
+    };
+    let allows = policy(RULE);
+    assert_eq!(refusal(&allows, &with("mallory"), &node()), None, "they do not have to fit");
+    let mut other = with("alice");
+    other.requested_by.as_mut().unwrap().author = requester("mallory", &["sre"]);
+    assert!(refusal(&allows, &other, &node()).is_some(), "they do not fit in the place of the author");
+}
+
 /// What makes each decided field differ from what the minimal rule allows, with what the node makes of it.
 type Change = fn(&mut Start, &mut NodeFacts);
 
 const CHANGES: &[(&str, &str, Change)] = &[
     ("task.namespace", "who", |start, _| start.task.namespace = "other".parse().unwrap()),
-    ("requestedBy", "who", |start, _| start.requested_by = None),
-    ("requestedBy", "who", |start, _| {
-        start.requested_by = Some(RequestedBy { author: requester("mallory", &["sre"]), rerun: None });
+    ("requestedBy.author", "who", |start, _| start.requested_by = None),
+    ("requestedBy.author", "who", |start, _| {
+        start.requested_by = Some(RequestedBy::new(requester("mallory", &["sre"]), None));
     }),
-    ("requestedBy", "who", |start, _| {
-        start.requested_by = Some(RequestedBy { author: requester("alice", &["dev"]), rerun: None });
+    ("requestedBy.author", "who", |start, _| {
+        start.requested_by = Some(RequestedBy::new(requester("alice", &["dev"]), None));
     }),
-    ("requestedBy", "who", |start, _| {
+    ("requestedBy.rerun", "who", |start, _| {
         let rerun = Some(requester("mallory", &["sre"]));
-        start.requested_by = Some(RequestedBy { author: requester("alice", &["sre"]), rerun });
+        start.requested_by = Some(RequestedBy::new(requester("alice", &["sre"]), rerun));
     }),
     ("request.program", "what", |start, _| {
         start.request.program = Program::Command(vec!["df".into(), "-a".into()]);

@@ -62,7 +62,7 @@ pub(crate) fn start() -> Start {
         Deadlines { start_ms: 1, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1 },
     );
     let author = requester("alice", &["sre", "system:authenticated"]);
-    Start { requested_by: Some(RequestedBy { author, rerun: None }), ..start }
+    Start { requested_by: Some(RequestedBy::new(author, None)), ..start }
 }
 
 pub(crate) fn node() -> NodeFacts {

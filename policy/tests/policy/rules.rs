@@ -52,10 +52,9 @@ fn what_is_not_known_is_refused_by_both_kinds_of_rules() {
         "- {id: no-mallory, effect: Deny, who: {users: [mallory]}}\n- {id: all, effect: Allow, who: Anyone, what: AnyCommand, users: Any, environments: [Container]}\n",
     );
     assert!(refusal(&policy(&deny), &start, &node()).unwrap().starts_with("no-mallory"));
-    start.requested_by = Some(RequestedBy { author: requester("bob", &[]), rerun: None });
+    start.requested_by = Some(RequestedBy::new(requester("bob", &[]), None));
     assert_eq!(refusal(&policy(&deny), &start, &node()), None);
-    start.requested_by =
-        Some(RequestedBy { author: requester("bob", &[]), rerun: Some(requester("mallory", &[])) });
+    start.requested_by = Some(RequestedBy::new(requester("bob", &[]), Some(requester("mallory", &[]))));
     assert!(
         refusal(&policy(&deny), &start, &node()).unwrap().starts_with("no-mallory"),
         "one of those behind it"

@@ -30,6 +30,17 @@ pub struct Awaiting {
     pub valid_for_ms: u64,
     /// Why it is needed, and what became of the last one; one sentence for people.
     pub message: String,
+    /// The last one, if it was given for this Run and does not count.
+    pub refused: Option<RefusedApproval>,
+}
+
+/// An approval that does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedApproval {
+    /// It.
+    pub approval: Approval,
+    /// Why it does not count, for people.
+    pub why: String,
 }
 
 /// Who is behind a Run that is due, and who has approved it.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::super::run::RunCeiling;
 use super::super::targets::matches;
 use super::super::words::{examples, nodes};
-use super::approval::Awaiting;
+use super::approval::{Awaiting, RefusedApproval};
 use super::message;
 use super::rules::{Above, ApprovalRule, Ceiling, Ceilings, ProtectedNodes, Rules};
 use super::wanted::Wanted;
@@ -68,6 +68,10 @@ pub fn judge(ceilings: &Ceilings, wanted: &Wanted<'_>) -> Judgement {
         Ok(approver) => within(Some(approver.clone())),
         Err(unapproved) => {
             awaiting.message = message::approval(wanted, &awaiting, &why, unapproved);
+            awaiting.refused = wanted.consent.approval.clone().and_then(|approval| {
+                let why = message::refused(unapproved, &approval.approver)?;
+                Some(RefusedApproval { approval, why })
+            });
             Judgement::NeedsApproval(Box::new(awaiting))
         }
     }
@@ -232,6 +236,7 @@ fn awaiting(ceiling: &Ceiling, rule: &ApprovalRule, wanted: &Wanted<'_>) -> Awai
         ceiling: ceiling.name.clone(),
         valid_for_ms: rule.valid_for_ms,
         message: String::new(),
+        refused: None,
     }
 }
 

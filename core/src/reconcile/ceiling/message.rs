@@ -1,6 +1,7 @@
 //! Ceilings in words.
 
 use sentinel_protocol::ids::NodeName;
+use sentinel_protocol::requester::Requester;
 
 use super::approval::{Awaiting, Consent, Unapproved};
 use super::wanted::Wanted;
@@ -40,18 +41,26 @@ pub(super) fn approval(
 }
 
 fn what_to_do(consent: &Consent, behind: &[String], unapproved: Unapproved) -> String {
-    let before = match (unapproved, consent.approval.as_ref().map(|last| last.approver.user.as_str())) {
-        (Unapproved::Unknown, _) => {
-            return "it is unknown who asked for it, so an approval by another person cannot be distinguished from their own; apply the \
-                    Task again while the operator's webhook is up, and then approve"
-                .to_owned();
-        }
-        (Unapproved::NotYet, _) | (_, None) => String::new(),
-        (Unapproved::OtherRun, Some(who)) => format!("the approval by {who} is for another run; "),
-        (Unapproved::OtherSpec, Some(who)) => format!("the spec has changed since {who} approved it; "),
-        (Unapproved::OtherTargets, Some(who)) => format!("the nodes have changed since {who} approved it; "),
-        (Unapproved::Expired, Some(who)) => format!("the approval by {who} has expired; "),
-        (Unapproved::Own, Some(who)) => format!("{who} is behind it and cannot approve it; "),
-    };
+    if unapproved == Unapproved::Unknown {
+        return "it is unknown who asked for it, so an approval by another person cannot be distinguished from their own; apply the \
+                Task again while the operator's webhook is up, and then approve"
+            .to_owned();
+    }
+    let last = consent.approval.as_ref();
+    let before = last.and_then(|last| refused(unapproved, &last.approver));
+    let before = before.map(|why| format!("{why}; ")).unwrap_or_default();
     format!("{before}to approve, as another user than {}", behind.join(", "))
+}
+
+/// Why the approval of this person does not count; `None` where there is none for this Run, or it is unknown who asked for it.
+pub(super) fn refused(unapproved: Unapproved, approver: &Requester) -> Option<String> {
+    let who = approver.user.as_str();
+    Some(match unapproved {
+        Unapproved::Unknown | Unapproved::NotYet => return None,
+        Unapproved::OtherRun => format!("the approval by {who} is for another run"),
+        Unapproved::OtherSpec => format!("the spec has changed since {who} approved it"),
+        Unapproved::OtherTargets => format!("the nodes have changed since {who} approved it"),
+        Unapproved::Expired => format!("the approval by {who} has expired"),
+        Unapproved::Own => format!("{who} is behind it and cannot approve it"),
+    })
 }

@@ -411,7 +411,7 @@ impl Node {
                     dir.launch(&attempt);
                 }
             }
-            Effect::RequestCancel(attempt) => {
+            Effect::RequestCancel { attempt, .. } => {
                 if let Some(dir) = self.dirs.get_mut(&attempt) {
                     dir.cancel = true;
                 }

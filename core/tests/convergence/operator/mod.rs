@@ -293,7 +293,8 @@ impl Operator {
             }
             Action::Cancel(attempt) => {
                 let spec_hash = self.copy.recorded.run.as_ref().unwrap().spec_hash.clone();
-                let cancel = Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch };
+                let cancel =
+                    Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch, requested_by: None };
                 self.dispatch(&action, &attempt.node, ToAgent::Cancel(cancel), around);
             }
             Action::Forget(attempt) => {
@@ -397,9 +398,12 @@ impl Operator {
             let message = match decide_orphan(attempt.run, state.stage(), archived, owner) {
                 OrphanAction::Keep => continue,
                 OrphanAction::Cancel if owner == Owner::Gone && self.is(Mutation::OrphansRun) => continue,
-                OrphanAction::Cancel => {
-                    ToAgent::Cancel(Cancel { attempt: attempt.clone(), spec_hash, epoch: self.epoch })
-                }
+                OrphanAction::Cancel => ToAgent::Cancel(Cancel {
+                    attempt: attempt.clone(),
+                    spec_hash,
+                    epoch: self.epoch,
+                    requested_by: None,
+                }),
                 OrphanAction::Forget => {
                     ToAgent::Forget(Forget { attempt: attempt.clone(), epoch: self.epoch })
                 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sentinel_core::agent::{Admitted, AttemptSnapshot, EMERGENCY_FREE, Effect, Event, Ignored, Tombstone};
 use sentinel_protocol::ids::AttemptId;
 use sentinel_protocol::refusal::Refusal;
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_operator::ToOperator;
 use tokio::sync::mpsc;
@@ -170,7 +171,7 @@ impl Performer {
                 Some(self.record(*admitted, |performer, accepted| performer.journal.replace(&accepted)))
             }
             Effect::Launch(attempt) => self.launch(attempt),
-            Effect::RequestCancel(attempt) => self.request_cancel(attempt),
+            Effect::RequestCancel { attempt, by } => self.request_cancel(attempt, by),
             Effect::EndTree(attempt) => {
                 let dir = self.journal.attempt(&attempt);
                 self.tree_enders.start(attempt, dir, self.mailbox.clone());
@@ -336,8 +337,8 @@ impl Performer {
         }
     }
 
-    fn request_cancel(&mut self, attempt: AttemptId) -> Option<Event> {
-        let requested = self.journal.attempt(&attempt).request_cancel(host::wall_clock());
+    fn request_cancel(&mut self, attempt: AttemptId, by: Option<Requester>) -> Option<Event> {
+        let requested = self.journal.attempt(&attempt).request_cancel(host::wall_clock(), by);
         requested.err().map(|error| {
             tracing::error!(error = describe(&error), "unable to record a cancel request; will retry");
             Event::CancelNotRequested { attempt }
