@@ -4,10 +4,12 @@
 //!
 //! * [`wire`]: messages and records, in both directions;
 //! * [`disk`]: the files of a node: journal, write-ahead log, tombstones, spool;
-//! * [`documents`]: policies, manifests, audit records, signed statements, values of Secrets.
+//! * [`documents`]: policies, manifests, audit records, signed statements, values of Secrets;
+//! * [`signed`]: stamps, approvals and what asks for a stamp, ceilings, signatures, sealed boxes.
 
 pub mod disk;
 pub mod documents;
+pub mod signed;
 pub mod wire;
 
 /// A decoder.
@@ -34,6 +36,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "statement", run: documents::statement },
     Target { name: "secrets", run: documents::secrets },
     Target { name: "manifest", run: documents::manifest },
+    Target { name: "approval", run: signed::approval },
+    Target { name: "stamp", run: signed::stamp },
+    Target { name: "admission", run: signed::admission },
+    Target { name: "ceilings", run: signed::ceilings },
+    Target { name: "ssh-signature", run: signed::ssh_signature },
+    Target { name: "sealed", run: signed::sealed },
 ];
 
 /// The first byte, which selects what the others are, and the others.

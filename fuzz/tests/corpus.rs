@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sentinel_fuzz::TARGETS;
+use sentinel_fuzz::{TARGETS, signed};
 
 /// Most bytes of all corpora: they are part of the repository.
 const MOST: u64 = 1 << 20;
@@ -49,4 +49,17 @@ fn every_corpus_has_a_target() {
 fn a_request_of_the_corpus_is_allowed() {
     let seed = include_bytes!("../corpus/verdict/allowed");
     assert!(sentinel_fuzz::documents::is_allowed(seed));
+}
+
+/// The same for what is signed.
+#[test]
+fn what_is_genuine_in_the_corpora_counts() {
+    assert!(signed::is_approved(include_bytes!("../corpus/approval/genuine")));
+    assert!(signed::is_stamped(include_bytes!("../corpus/stamp/genuine")));
+    for seed in [
+        &include_bytes!("../corpus/ssh-signature/ed25519")[..],
+        &include_bytes!("../corpus/ssh-signature/ecdsa-p256")[..],
+    ] {
+        assert!(signed::is_verified(seed));
+    }
 }

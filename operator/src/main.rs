@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use sentinel_operator::config::{Cli, EXIT_CONFIG, EXIT_FAILURE, Verb};
 use sentinel_operator::{http, run};
 use sentinel_telemetry::FilterFile;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     }
     // Tasks and output are private to the operator's user; a file that others may read gets its mode where it is created.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    keep_memory_private();
     let config = match cli.flags.into_config() {
         Ok(config) => config,
         Err(error) => return fail(EXIT_CONFIG, &error),
@@ -42,6 +44,14 @@ fn main() -> ExitCode {
             fail(code, &error)
         }
     }
+}
+
+/// The memory has values of Secrets while they are sealed, and keys and tokens: it is in no core dump, also where `core_pattern` is a
+/// program, for which the limit does not count, and no other process of this user reads it by /proc or traces it.
+fn keep_memory_private() {
+    // Neither needs a privilege.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..getrlimit(Resource::Core) });
 }
 
 /// Prints the error with its causes, and returns the exit code.

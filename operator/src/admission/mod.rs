@@ -1,7 +1,7 @@
 //! The admission webhook: the API server sends every creation and change of a Task here before it is stored, and the answer
 //! stamps who asked ([`crate::resource::stamp`]). It refuses nothing.
 //!
-//! * `review`: the question and its answer, which are pure;
+//! * [`review`]: the question and its answer, which are pure;
 //! * [`service`]: over HTTP;
 //! * [`keys`]: the keys by which operators sign, in a Secret that all replicas share, and the path of the webhook.
 //!
@@ -12,5 +12,5 @@
 //! `MutatingWebhookConfiguration`, which only administrators read.
 
 pub mod keys;
-mod review;
+pub mod review;
 pub mod service;

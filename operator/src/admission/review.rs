@@ -21,7 +21,7 @@ const KIND: &str = "AdmissionReview";
 
 /// What is wrong with a review.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReviewError {
+pub enum ReviewError {
     /// It cannot be read.
     #[error("the body is not an AdmissionReview: {0}")]
     Unreadable(#[from] serde_json::Error),
@@ -74,7 +74,7 @@ struct Resource {
 
 /// What an answer does to the Task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Done {
+pub enum Done {
     /// It is stamped.
     Stamped,
     /// It stays as it is.
@@ -85,7 +85,7 @@ pub(super) enum Done {
 ///
 /// # Errors
 /// [`ReviewError`] when it is not one of a Task. The API server then acts by its `failurePolicy`.
-pub(super) fn answer(body: &[u8], stamps: &Stamps, at: UnixMillis) -> Result<(Value, Done), ReviewError> {
+pub fn answer(body: &[u8], stamps: &Stamps, at: UnixMillis) -> Result<(Value, Done), ReviewError> {
     let review: Review = serde_json::from_slice(body)?;
     let foreign = |field, value: &str, allowed| ReviewError::Foreign {
         field,

@@ -1,5 +1,6 @@
 //! An agent that lies about all it can: Attempts that it never had, those of another node, sizes, positions and credit. Beside it an
-//! honest agent is connected, which must not notice.
+//! honest agent is connected, whose Session must not notice; that its Executions do not either is shown by the test `hostile_agent`, on
+//! an API server that has Tasks.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use sentinel_operator::gateway::registry::MAX_OWNED;
 use sentinel_protocol::codec::encode_record;
 use sentinel_protocol::limits::{INVENTORY_PART, MAX_RECORD_DATA};
 use sentinel_protocol::log::{LogRecord, RecordHead, Stream};
@@ -28,6 +30,12 @@ pub const ATTACK: Attack = Attack {
 /// Messages between two pings, whose answers show that the Session lives.
 const BATCH: usize = 500;
 
+/// Reports of Attempts of another node.
+const FOREIGN: usize = 50;
+
+/// Parts of the Inventory without end: five times what an agent may own.
+const PARTS: usize = MAX_OWNED / INVENTORY_PART * 5;
+
 /// How soon an honest agent is answered, on a machine that has other work too.
 const SERVED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -41,11 +49,19 @@ fn run(size: Size) -> BoxFuture<'static, Result<Vec<Row>>> {
         if ended == 0 {
             faults.push(format!("{invented} invented Attempts ended no Session"));
         }
-        let foreign = foreign(&fleet, &mut honest, 50).await?;
-        if fleet.security("ForeignReport").await? < foreign {
-            faults.push("a Report about another node's Attempt was not counted".to_owned());
+        let foreign = foreign(&fleet, &mut honest).await?;
+        if foreign < FOREIGN {
+            let taken = FOREIGN - foreign;
+            faults.push(format!("{taken} of {FOREIGN} Reports about another node's Attempts ended no Session"));
+        }
+        let counted = fleet.security("ForeignReport").await?;
+        if counted != FOREIGN {
+            faults.push(format!("{counted} of {FOREIGN} Reports about another node's Attempts were counted"));
         }
         let parts = inventory(&fleet, &mut honest).await?;
+        if parts == PARTS {
+            faults.push(format!("an Inventory of {PARTS} parts ended no Session"));
+        }
         let (frames, kept) = output(&fleet, &mut honest, size.pick(64, 512)).await?;
         if kept > 0 {
             faults.push(format!("{kept} bytes of credit are reserved for output of Attempts that do not exist"));
@@ -115,10 +131,10 @@ async fn invent(fleet: &Fleet, honest: &mut Honest, count: usize) -> Result<(usi
     Ok((sent.min(count), ended))
 }
 
-/// Reports of the end of Attempts of another node: each ends its Session. Returns how many did.
-async fn foreign(fleet: &Fleet, honest: &mut Honest, count: usize) -> Result<usize> {
+/// Reports of Attempts of another node: each ends its Session. Returns how many did.
+async fn foreign(fleet: &Fleet, honest: &mut Honest) -> Result<usize> {
     let mut ended = 0;
-    for number in 1..=count {
+    for number in 1..=FOREIGN {
         let mut liar = fleet.agent("liar").await?;
         send(&mut liar.control, &report(&format!("task/{number}/honest/1"), ReportedState::Accepted)?)
             .await?;
@@ -128,10 +144,10 @@ async fn foreign(fleet: &Fleet, honest: &mut Honest, count: usize) -> Result<usi
     Ok(ended)
 }
 
-/// An Inventory without end. Returns its parts.
+/// An Inventory without end. Returns the parts that were taken.
 async fn inventory(fleet: &Fleet, honest: &mut Honest) -> Result<usize> {
     let mut liar = fleet.agent("liar").await?;
-    for part in 0..100 {
+    for part in 0..PARTS {
         let attempts: Result<Vec<Report>> = (0..INVENTORY_PART)
             .map(|number| {
                 match report(&format!("listed-{part}-{number}/1/liar/1"), ReportedState::Accepted)? {
@@ -147,7 +163,7 @@ async fn inventory(fleet: &Fleet, honest: &mut Honest) -> Result<usize> {
         }
         honest.asks().await?;
     }
-    Ok(100)
+    Ok(PARTS)
 }
 
 /// Output without credit, of Attempts that do not exist, with false sizes and positions. Returns the frames, and the credit that is
@@ -156,7 +172,7 @@ async fn output(fleet: &Fleet, honest: &mut Honest, count: usize) -> Result<(usi
     let liar = fleet.agent("liar").await?;
     let data = Bytes::from(vec![b'x'; MAX_RECORD_DATA]);
     for number in 0..count {
-        let mut logs = liar.logs(fleet).await?;
+        let mut logs = liar.logs().await?;
         let position = [0, 1 << 40, i64::MAX as u64 - data.len() as u64][number % 3];
         let head = RecordHead {
             stream: Stream::Stdout,

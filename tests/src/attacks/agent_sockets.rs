@@ -37,7 +37,7 @@ async fn fragments(size: Size) -> Result<Row> {
     let sampler = fleet.victim.watch();
     let mut sockets = Vec::new();
     for _ in 0..count {
-        let mut socket = agent.logs(&fleet).await?;
+        let mut socket = agent.logs().await?;
         // Most of the largest record.
         let begin = Frame::message(vec![b'x'; 120_000], OpCode::Data(Data::Binary), false);
         let _ = socket.send(Message::Frame(begin)).await;
@@ -102,7 +102,7 @@ async fn offers(size: Size) -> Result<Row> {
     for number in 0..nodes {
         let node = format!("opener-{number}");
         let agent = fleet.agent(&node).await?;
-        let mut logs = agent.logs(&fleet).await?;
+        let mut logs = agent.logs().await?;
         for run in 1..=each {
             let attempt = format!("task/{run}/{node}/1").parse()?;
             send(&mut logs, &LogControl::Open { attempt, oldest: 0 }).await?;

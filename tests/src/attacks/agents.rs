@@ -81,14 +81,7 @@ impl Fleet {
     /// # Errors
     /// When it is refused, with the status.
     pub async fn dial(&self, path: &str, token: &str, from: IpAddr) -> Result<Socket> {
-        let gateway = self.victim.gateway.context("the operator has a gateway")?;
-        let dialling = async {
-            let tcp = connect(gateway, from).await?;
-            let mut request = format!("ws://{gateway}/agent/v1/{path}").into_client_request()?;
-            request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
-            Ok(client_async(request, tcp).await?.0)
-        };
-        tokio::time::timeout(ANSWERED_WITHIN, dialling).await?
+        dial(self.victim.gateway.context("the operator has a gateway")?, path, token, from).await
     }
 
     /// An agent with an established Session.
@@ -96,19 +89,22 @@ impl Fleet {
     /// # Errors
     /// When the operator does not welcome it.
     pub async fn agent(&self, node: &str) -> Result<Agent> {
-        let mut control = self.dial("control", &token(node), LOCAL).await?;
-        send(&mut control, &hello()).await?;
-        let session = match receive(&mut control).await? {
-            ToAgent::Welcome(welcome) => welcome.session,
-            other => bail!("no welcome but {other:?}"),
-        };
-        send(
-            &mut control,
-            &ToOperator::Inventory(Inventory { attempts: vec![], more: false, sealing_key: None }),
-        )
-        .await?;
-        Ok(Agent { control, session, node: node.to_owned() })
+        Agent::welcomed(self.victim.gateway.context("the operator has a gateway")?, &token(node)).await
     }
+}
+
+/// A socket at this path of a gateway, from this address.
+///
+/// # Errors
+/// When it is refused, with the status.
+pub async fn dial(gateway: SocketAddr, path: &str, token: &str, from: IpAddr) -> Result<Socket> {
+    let dialling = async {
+        let tcp = connect(gateway, from).await?;
+        let mut request = format!("ws://{gateway}/agent/v1/{path}").into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
+        Ok(client_async(request, tcp).await?.0)
+    };
+    tokio::time::timeout(ANSWERED_WITHIN, dialling).await?
 }
 
 /// Address that honest agents dial from.
@@ -133,17 +129,33 @@ pub struct Agent {
     pub control: Socket,
     /// Its Session.
     pub session: SessionId,
-    /// Its node.
-    pub node: String,
+    gateway: SocketAddr,
+    token: String,
 }
 
 impl Agent {
+    /// The agent of the node that this token is of, with no Attempts.
+    ///
+    /// # Errors
+    /// When the operator does not welcome it.
+    pub async fn welcomed(gateway: SocketAddr, token: &str) -> Result<Self> {
+        let mut control = dial(gateway, "control", token, LOCAL).await?;
+        send(&mut control, &hello()).await?;
+        let session = match receive(&mut control).await? {
+            ToAgent::Welcome(welcome) => welcome.session,
+            other => bail!("no welcome but {other:?}"),
+        };
+        let none = Inventory { attempts: vec![], more: false, sealing_key: None };
+        send(&mut control, &ToOperator::Inventory(none)).await?;
+        Ok(Self { control, session, gateway, token: token.to_owned() })
+    }
+
     /// A log socket of it.
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn logs(&self, fleet: &Fleet) -> Result<Socket> {
-        let mut socket = fleet.dial("logs", &token(&self.node), LOCAL).await?;
+    pub async fn logs(&self) -> Result<Socket> {
+        let mut socket = dial(self.gateway, "logs", &self.token, LOCAL).await?;
         send(&mut socket, &LogControl::Hello { session: self.session.clone() }).await?;
         Ok(socket)
     }
@@ -153,19 +165,27 @@ impl Agent {
     /// # Errors
     /// When the Session has ended.
     pub async fn flush(&mut self) -> Result<()> {
-        self.control.send(Message::Ping(b"flush"[..].into())).await?;
-        let waiting = async {
-            loop {
-                match self.control.next().await {
-                    Some(Ok(Message::Pong(_))) => return Ok(()),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(error.into()),
-                    None => bail!("the session has ended"),
-                }
-            }
-        };
-        tokio::time::timeout(ANSWERED_WITHIN, waiting).await?
+        flush(&mut self.control).await
     }
+}
+
+/// Returns once the operator has read everything that was sent: it answers a ping in order.
+///
+/// # Errors
+/// When the socket is closed.
+pub async fn flush(socket: &mut Socket) -> Result<()> {
+    socket.send(Message::Ping(b"flush"[..].into())).await?;
+    let waiting = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Pong(_))) => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => bail!("the socket is closed"),
+            }
+        }
+    };
+    tokio::time::timeout(ANSWERED_WITHIN, waiting).await?
 }
 
 /// The first message of an agent.
