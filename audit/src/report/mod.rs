@@ -1,5 +1,5 @@
 //! The verification of several exports together: each alone, and each chain against the heads that the others, and History, have
-//! recorded. `trust` has what those prove of which chain, and `text` the report for people.
+//! recorded. `trust` judges what those prove, and `text` has the report for people.
 
 mod text;
 mod trust;

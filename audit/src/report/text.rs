@@ -61,7 +61,7 @@ impl Report {
         } else if self.chains().any(|chain| chain.is_unanchored) {
             "a chain that nothing vouches for may be in its place, and --of NODE can state whose the files are"
         } else {
-            "another chain of the same node or operator is here, and --of CHAIN can state that it is meant alone"
+            "another chain of the same node or operator is in a file, and --of CHAIN can state that it is meant alone"
         };
         writeln!(
             f,
@@ -127,7 +127,7 @@ impl Report {
                 }
                 if !self.is_compared {
                     f.write_str(
-                        "; alone, this shows that nothing in it was changed, and not that its end is here",
+                        "; alone, this shows that nothing in it was changed, and not that it is whole",
                     )?;
                 }
                 f.write_str("\n")

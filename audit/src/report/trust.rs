@@ -1,4 +1,4 @@
-//! What recorded heads prove of which chain. A chain states nothing about itself that counts: who writes it anew chooses its id,
+//! What recorded heads prove of a chain, which states nothing about itself that counts: who writes it anew chooses its id,
 //! its first record and what it claims to be of.
 //!
 //! With heads of History, a chain is anchored if History has a head of it, or a chain that is anchored has. Chains of nodes
@@ -30,10 +30,9 @@ impl Report {
         let of = &self.terms.of;
         let concerns = |known: &[Anchor]| of.is_empty() || of.iter().any(|of| is_of(known, of));
         // One file alone is compared with nothing but what it has itself.
-        let replaceable: Vec<&[Anchor]> = match self.is_compared {
-            true => absent.iter().copied().filter(|known| concerns(known)).collect(),
-            false => Vec::new(),
-        };
+        let is_compared = self.is_compared;
+        let replaceable = absent.iter().copied().filter(|known| is_compared && concerns(known));
+        let replaceable: Vec<&[Anchor]> = replaceable.collect();
         let mut parties = BTreeSet::new();
         for chain in self.exports.iter_mut().filter_map(|export| export.result.as_mut().ok()).flatten() {
             trust.settle(chain, &replaceable);
