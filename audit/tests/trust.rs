@@ -41,7 +41,7 @@ fn late_chain(id: &str, first: u64, records: &[Record]) -> Lines {
     let mut prev = "ab".repeat(32);
     let written = (first..).zip(records).map(|(seq, record)| {
         let (line, hash) = encode(&id, seq, UnixMillis(1_700_000_000_000), &prev, record).unwrap();
-        prev = hash.as_str().to_owned();
+        hash.as_str().clone_into(&mut prev);
         line
     });
     written.collect()
