@@ -32,6 +32,34 @@ pub struct Anchor {
     pub time: String,
 }
 
+impl Anchor {
+    /// Who states this head of whom: what makes one anchor as good as another.
+    fn voucher(&self) -> Voucher {
+        Voucher { by: self.by().cloned(), of: self.of.clone() }
+    }
+
+    /// The chain that it is recorded in; `None` for History.
+    pub fn by(&self) -> Option<&ChainId> {
+        match &self.recorded_by {
+            Recorder::Chain(chain, _) => Some(chain),
+            Recorder::History => None,
+        }
+    }
+
+    fn key(&self) -> (u64, &str, Option<&ChainId>, &str) {
+        (self.head.seq, self.head.hash.as_str(), self.by(), self.of.as_str())
+    }
+}
+
+/// Where heads of a chain are recorded, and whose chain it is according to them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Voucher {
+    /// The chain that recorded them; `None` for History.
+    pub by: Option<ChainId>,
+    /// Who keeps the chain.
+    pub of: String,
+}
+
 /// Where a head is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recorder {
@@ -44,7 +72,7 @@ pub enum Recorder {
 /// What chains are compared with.
 #[derive(Debug, Default)]
 pub struct Anchors {
-    /// Those of each chain, by number and hash.
+    /// Those of each chain, by number, hash and where they are recorded.
     chains: BTreeMap<ChainId, Vec<Anchor>>,
     heads: usize,
     /// Heads of further chains, beyond [`MAX_ANCHORED`].
@@ -70,11 +98,12 @@ impl Anchors {
             return;
         }
         let known = self.chains.entry(anchor.head.chain.clone()).or_default();
-        let (seq, hash) = (anchor.head.seq, anchor.head.hash.as_str());
-        let found = known.binary_search_by(|other| {
-            other.head.seq.cmp(&seq).then_with(|| other.head.hash.as_str().cmp(hash))
-        });
-        let Err(at) = found else { return };
+        let (seq, hash, _, of) = anchor.key();
+        // What History has need not be kept for each chain that has it too.
+        if known.binary_search_by(|other| other.key().cmp(&(seq, hash, None, of))).is_ok() {
+            return;
+        }
+        let Err(at) = known.binary_search_by(|other| other.key().cmp(&anchor.key())) else { return };
         known.insert(at, anchor);
         self.heads += 1;
         if self.heads > MAX_HEADS {
@@ -96,9 +125,9 @@ impl Anchors {
         self.chains.get(chain).map_or(&[], Vec::as_slice)
     }
 
-    /// The chains with recorded heads, and the highest of each.
-    pub fn highest(&self) -> impl Iterator<Item = &Anchor> {
-        self.chains.values().filter_map(|known| known.last())
+    /// The recorded heads of each chain, the highest last.
+    pub fn all(&self) -> impl Iterator<Item = &[Anchor]> {
+        self.chains.values().map(Vec::as_slice)
     }
 }
 
@@ -122,6 +151,8 @@ pub struct Comparison {
     replaced: Option<Anchor>,
     /// The last that the chain has.
     kept: Option<Anchor>,
+    /// The last of each voucher that is of a record of the export.
+    vouched: BTreeMap<Voucher, Anchor>,
 }
 
 impl Comparison {
@@ -132,6 +163,8 @@ impl Comparison {
         for anchor in anchors.iter().filter(|anchor| anchor.head.seq.checked_add(1) == Some(chain.first)) {
             comparison.compare(anchor, chain.before == anchor.head.hash);
         }
+        // That hash is known to all who know the head: it proves nothing about the records that follow.
+        comparison.vouched.clear();
         comparison
     }
 
@@ -146,9 +179,15 @@ impl Comparison {
     fn compare(&mut self, anchor: &Anchor, is_same: bool) {
         if is_same {
             self.kept = Some(anchor.clone());
+            self.vouched.insert(anchor.voucher(), anchor.clone());
         } else {
             self.replaced.get_or_insert_with(|| anchor.clone());
         }
+    }
+
+    /// The last head of each voucher that is of a record of the export, and that it has.
+    pub fn vouched(&self) -> &BTreeMap<Voucher, Anchor> {
+        &self.vouched
     }
 
     /// What the anchors prove, once all lines were compared, and the one that shows it; `None` without anchors.

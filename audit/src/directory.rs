@@ -20,6 +20,7 @@ use sentinel_protocol::time::UnixMillis;
 use crate::chain::Chain;
 use crate::line::{Line, MAX_LINE, decode};
 use crate::record::{Bytes, Record};
+use crate::report::Opened;
 
 /// The end of the names of the files.
 const SUFFIX: &str = ".jsonl";
@@ -425,20 +426,32 @@ fn append_to(path: &Path) -> io::Result<File> {
 pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-        if number.is_some_and(|number| number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit()))
-        {
-            files.push(directory.join(name));
+        let path = directory.join(entry?.file_name());
+        if number_of(&path).is_some() {
+            files.push(path);
         }
     }
     files.sort();
     Ok(files)
 }
 
+/// The digits that the name of a file of a directory has.
+fn number_of(path: &Path) -> Option<&str> {
+    let number = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+    (number.len() == 20 && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(number)
+}
+
+/// The record that a file of a directory is named after; `None` for a file of another name.
+pub fn named_after(path: &Path) -> Option<u64> {
+    number_of(path)?.parse().ok()
+}
+
 /// All records of a directory, as they are now, up to the last whole line. A process may be appending to it.
 #[derive(Debug)]
-pub struct Export(VecDeque<Take<File>>);
+pub struct Export {
+    files: VecDeque<Take<File>>,
+    begins: Option<u64>,
+}
 
 impl Export {
     /// Opens the files: those that are removed meanwhile are read all the same.
@@ -446,7 +459,7 @@ impl Export {
     /// # Errors
     /// The directory or a file cannot be read.
     pub fn open(directory: &Path) -> Result<Self, DirectoryError> {
-        let mut opened = VecDeque::new();
+        let (mut opened, mut begins) = (VecDeque::new(), None);
         for path in files(directory).map_err(failed("read", directory))? {
             let file = match File::open(&path) {
                 // Removed by retention since.
@@ -455,19 +468,32 @@ impl Export {
             };
             let len = whole_lines(&file).map_err(failed("read", &path))?;
             opened.push_back(file.take(len));
+            begins = begins.or_else(|| named_after(&path));
         }
-        Ok(Self(opened))
+        Ok(Self { files: opened, begins })
+    }
+
+    /// The record that the first file is named after, and begins with unless records were removed from it.
+    pub fn begins(&self) -> Option<u64> {
+        self.begins
+    }
+}
+
+impl From<Export> for Opened {
+    fn from(export: Export) -> Self {
+        let begins = export.begins();
+        Self { records: Box::new(io::BufReader::new(export)), begins }
     }
 }
 
 impl Read for Export {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(file) = self.0.front_mut() {
+        while let Some(file) = self.files.front_mut() {
             let read = file.read(buffer)?;
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            self.0.pop_front();
+            self.files.pop_front();
         }
         Ok(0)
     }

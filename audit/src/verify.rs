@@ -17,6 +17,9 @@ pub const MAX_CHAINS: usize = 4096;
 /// Why an export could not be verified to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
+    /// It could not be opened.
+    #[error("failed to open it")]
+    Open(#[source] io::Error),
     /// It could not be read.
     #[error("failed to read it at line {line}")]
     Read {
@@ -62,6 +65,21 @@ pub enum Why {
     /// The last line has no newline.
     #[error("it is cut off: it has no newline at its end")]
     Truncated,
+    /// The record fits, and its line end was converted.
+    #[error(
+        "its line end was converted to CR LF, and the record itself fits. Convert the line ends of the file back to LF, or transfer \
+         it again as it is"
+    )]
+    LineEnd,
+    /// The line is empty, and others follow.
+    #[error("it is empty, and others follow; an export may have empty lines at its end only")]
+    EmptyLine,
+    /// The file is named after another record than its first one.
+    #[error("the file is named after record {named}, and such a file has the name of its first record")]
+    Misnamed {
+        /// The number in its name.
+        named: u64,
+    },
     /// Records are missing before it.
     #[error("{} missing before it", range(*.from, *.to))]
     Missing {
@@ -167,6 +185,11 @@ impl Summary {
         }
     }
 
+    /// How many of its records are before those that the export has.
+    pub fn missing(&self) -> u64 {
+        self.first - 1
+    }
+
     /// How many of its records the export has.
     pub fn records(&self) -> u64 {
         self.head.seq - self.first + 1
@@ -188,9 +211,18 @@ pub fn verify(
 ) -> Result<Vec<Summary>, VerifyError> {
     let mut chains: Vec<Summary> = Vec::new();
     let mut number = 0;
+    let mut empty = None;
     while let Some(read) = read_line(&mut export, number + 1)? {
         number += 1;
         let misfit = |seq, why| Misfit { line: number, seq, why };
+        // Editors and shells leave one at the end.
+        if read == b"\n" {
+            empty.get_or_insert(number);
+            continue;
+        }
+        if let Some(line) = empty {
+            return Err(Misfit { line, seq: None, why: Why::EmptyLine }.into());
+        }
         let line = decoded(&read).map_err(|why| misfit(None, why))?;
         match place(&chains, &line) {
             Ok(Place::Next) => {}
@@ -277,7 +309,10 @@ fn read_line(export: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, 
 
 fn decoded(line: &[u8]) -> Result<Line, Why> {
     match line.strip_suffix(b"\n") {
-        Some(line) => Ok(decode(line)?),
+        Some(line) => decode(line).map_err(|error| {
+            let is_converted = line.strip_suffix(b"\r").is_some_and(|line| decode(line).is_ok());
+            if is_converted { Why::LineEnd } else { error.into() }
+        }),
         None if line.len() > MAX_LINE => Err(LineError::TooLong.into()),
         None => Err(Why::Truncated),
     }

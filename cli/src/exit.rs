@@ -8,6 +8,8 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The command line, a file or a value is invalid; nothing was done.
 pub(crate) const USAGE: u8 = 2;
+/// `audit verify`: nothing contradicts a chain, and nothing proves it.
+pub(crate) const UNPROVEN: u8 = 3;
 /// A timeout expired.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// `run` could not start or finish the command, whatever the command would have returned.

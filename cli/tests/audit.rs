@@ -16,7 +16,16 @@ use sentinel_protocol::ids::ChainId;
 use sentinel_protocol::time::UnixMillis;
 
 fn began(on: &str) -> Record {
-    Record::Began { program: "node-agent".into(), version: "1".into(), on: on.into(), torn: None }
+    began_by("node-agent", on)
+}
+
+fn began_by(program: &str, on: &str) -> Record {
+    Record::Began { program: program.into(), version: "1".into(), on: on.into(), torn: None }
+}
+
+/// A head as `audit heads -o json` lists it.
+fn item(of: &str, head: &AuditHead) -> serde_json::Value {
+    serde_json::json!({"of": of, "chain": head.chain, "seq": head.seq, "hash": head.hash, "recordedAt": "2026-11-30T08:15:00Z"})
 }
 
 fn export(id: &str, records: &[Record]) -> (Vec<Vec<u8>>, AuditHead) {
@@ -53,7 +62,7 @@ fn exports_are_verified_together_and_a_cut_end_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let (node, head) = export("node", &[began("n-1"), began("n-1"), began("n-1")]);
     let seen = Record::HeadSeen { of: "n-1".into(), head };
-    let (operator, _) = export("operator", &[began("op-1"), seen]);
+    let (operator, _) = export("operator", &[began_by("operator", "op-1"), seen]);
     fs::write(folder.path().join("node.jsonl"), node.concat()).unwrap();
     fs::write(folder.path().join("operator.jsonl"), operator.concat()).unwrap();
 
@@ -81,10 +90,7 @@ fn exports_are_verified_together_and_a_cut_end_is_found() {
     let (fresh, _) = export("fresh", &[began("n-1")]);
     let (code, out, _) = sentinel(folder.path(), &["operator.jsonl", "-"], &fresh.concat());
     assert_eq!(code, 1, "{out}");
-    assert!(
-        out.contains("chain node of n-1: FAILED: it is in no file, and another chain of this node is"),
-        "{out}"
-    );
+    assert!(out.contains("chain node of n-1: FAILED: it is in no file. It had record 3"), "{out}");
 }
 
 #[test]
@@ -103,7 +109,7 @@ fn the_first_record_that_does_not_fit_is_named_and_the_other_files_are_verified(
         "changed: FAILED: line 1 does not fit: it was changed: its content has the hash ",
         "missing: FAILED: line 2 (record 3) does not fit: record 2 is missing before it",
         "empty: FAILED: line 1 does not fit: there is no record",
-        "nowhere: FAILED to read it at line 1: No such file or directory",
+        "nowhere: FAILED to open it: No such file or directory",
         "good: 1 chain\n",
     ] {
         assert!(out.contains(expected), "{expected:?} is not in:\n{out}");
@@ -231,9 +237,8 @@ fn a_chain_that_was_written_anew_is_found_by_a_head_in_history_from_before() {
     let (_, before) = export("node", &[began("n-1"), began("n-1")]);
     let (rewritten, after) = export("node", &[began("n-1"), began("n-2"), began("n-1")]);
     fs::write(folder.path().join("node.jsonl"), rewritten.concat()).unwrap();
-    let item = |head: &AuditHead| serde_json::json!({"of": "n-1", "chain": head.chain, "seq": head.seq, "hash": head.hash, "recordedAt": "2026-11-30T08:15:00Z"});
     let write = |name: &str, heads: &[&AuditHead]| {
-        let items: Vec<_> = heads.iter().copied().map(item).collect();
+        let items: Vec<_> = heads.iter().map(|head| item("n-1", head)).collect();
         fs::write(folder.path().join(name), serde_json::json!({"items": items}).to_string()).unwrap();
     };
     write("after.json", &[&after]);
@@ -247,7 +252,10 @@ fn a_chain_that_was_written_anew_is_found_by_a_head_in_history_from_before() {
     assert!(out.contains(expected), "{out}");
     // Of a chain that is not here, it is known whose it is and how far it went.
     let (other, _) = export("other", &[began("n-2")]);
-    let (code, out, _) = sentinel(folder.path(), &["-", "--heads", "both.json"], &other.concat());
+    let args = ["-", "--heads", "both.json", "--of", "n-2", "--allow-unanchored"];
+    let (code, out, _) = sentinel(folder.path(), &args[..5], &other.concat());
+    assert!(code == 3 && out.contains("\nUNANCHORED: every record fits"), "{out}");
+    let (code, out, _) = sentinel(folder.path(), &args, &other.concat());
     assert_eq!(code, 0, "{out}");
     assert!(
         out.contains("  chain node of n-1: record 3 as History has it (2026-11-30T08:15:00Z)\n"),
@@ -265,6 +273,54 @@ fn a_chain_that_was_written_anew_is_found_by_a_head_in_history_from_before() {
         assert_eq!(code, 2, "{err}");
         assert!(err.contains(expected) && err.contains("sentinel audit heads -o json"), "{err}");
     }
+}
+
+#[test]
+fn a_chain_in_the_place_of_another_and_one_without_its_beginning_are_failures() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, head) = export("node", &[began("n-1"), began("n-1"), began("n-1")]);
+    let (forged, _) = export("forged", &[began("n-1."), began("n-1.")]);
+    fs::write(folder.path().join("forged.jsonl"), forged.concat()).unwrap();
+    fs::write(folder.path().join("late.jsonl"), node[1..].concat()).unwrap();
+    let heads = serde_json::json!({"items": [item("n-1", &head)]}).to_string();
+    fs::write(folder.path().join("heads.json"), heads).unwrap();
+
+    let heads = ["--heads", "heads.json"];
+    let verify = |args: &[&str]| sentinel(folder.path(), &[&heads[..], args].concat(), b"");
+    for args in [&["forged.jsonl"][..], &["forged.jsonl", "--of", "n-1", "--allow-unanchored"]] {
+        let (code, out, _) = verify(args);
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains("chain node of n-1: FAILED: it is in no file. It had record 3"), "{out}");
+    }
+    let (code, out, _) = verify(&["late.jsonl"]);
+    assert!(code == 1 && out.ends_with("FAILED: missing is 1 record before the first of 1 chain\n"), "{out}");
+    let (code, out, _) = verify(&["late.jsonl", "--allow-retention"]);
+    assert!(code == 0 && out.contains("OK: every record fits; missing is 1 record"), "{out}");
+}
+
+#[test]
+fn a_directory_is_verified_as_the_export_of_its_files_which_begin_where_their_names_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, _) = export("operator", &[began("a"), began("a"), began("a"), began("a")]);
+    let audit = folder.path().join("audit");
+    fs::create_dir(&audit).unwrap();
+    let write = |first: usize, lines: &[Vec<u8>]| {
+        fs::write(audit.join(format!("{first:020}.jsonl")), lines.concat()).unwrap();
+    };
+    write(1, &lines[..2]);
+    write(3, &lines[2..]);
+    let (code, out, _) = sentinel(folder.path(), &["audit"], b"");
+    assert!(code == 0 && out.contains("    4 records, 1 to 4;"), "{out}");
+    write(1, &lines[1..2]);
+    let file = format!("audit/{:020}.jsonl", 1);
+    for args in [["audit", "--allow-retention"], [&file, "--allow-retention"]] {
+        let (code, out, _) = sentinel(folder.path(), &args, b"");
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains("line 1 (record 2) does not fit: record 1 is missing before it"), "{out}");
+    }
+    fs::remove_file(folder.path().join(file)).unwrap();
+    assert_eq!(sentinel(folder.path(), &["audit"], b"").0, 1);
+    assert_eq!(sentinel(folder.path(), &["audit", "--allow-retention"], b"").0, 0);
 }
 
 /// The state directory of the only node.

@@ -93,12 +93,17 @@ pub enum AuditVerb {
         #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
         state_dir: PathBuf,
     },
-    /// Verify the records, and exit with 1 and the first one that does not fit. That the end was cut off is only found together
-    /// with the operator's records, by `sentinel audit verify`.
+    /// Verify the records, and exit with 1 and the first one that does not fit. That the end was cut off, or that all were
+    /// replaced, is only found together with the operator's records or heads in History, by `sentinel audit verify`.
     Verify {
         /// The agent's state directory.
         #[arg(long, env = "SENTINEL_STATE_DIR", default_value = "/var/lib/sentinel", value_name = "DIR")]
         state_dir: PathBuf,
+
+        /// Allow the chain to begin after its record 1, as retention (`--audit-keep`) leaves it. That others removed whole files at
+        /// the beginning is not found then.
+        #[arg(long)]
+        allow_retention: bool,
     },
 }
 

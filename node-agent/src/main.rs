@@ -1,14 +1,14 @@
 //! The node agent, and (executed again) the fork server of its supervisors.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
 use sentinel_audit::directory::Export;
-use sentinel_audit::report::{Report, Source};
+use sentinel_audit::report::{Opened, Report, Source, Terms, Verdict};
 use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, AuditVerb, Cli, Command, RunArgs};
 use sentinel_node_agent::journal::{AUDIT, Listing};
@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         },
         (Some(Command::Journal { state_dir }), _) => print_journal(&state_dir),
         (Some(Command::Audit { verb: AuditVerb::Export { state_dir } }), _) => export_audit(&state_dir),
-        (Some(Command::Audit { verb: AuditVerb::Verify { state_dir } }), _) => verify_audit(&state_dir),
+        (Some(Command::Audit { verb: AuditVerb::Verify { state_dir, allow_retention } }), _) => {
+            verify_audit(&state_dir, allow_retention)
+        }
         (None, Some(args)) => unfit.map_err(Into::into).and_then(|()| run_agent(&args)),
         (None, None) => {
             let _ = Cli::command().print_help();
@@ -58,18 +60,18 @@ fn export_audit(state_dir: &Path) -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn verify_audit(state_dir: &Path) -> Result<(), Box<dyn Error>> {
+fn verify_audit(state_dir: &Path, allow_retention: bool) -> Result<(), Box<dyn Error>> {
     let directory = state_dir.join(AUDIT);
-    let open = || {
-        let records = Export::open(&directory).map_err(std::io::Error::other)?;
-        Ok(Box::new(BufReader::new(records)) as Box<dyn BufRead>)
-    };
-    let report = Report::of(&[Source { name: directory.display().to_string(), open: Box::new(open) }], []);
+    // Without records there is nothing to report on.
+    Export::open(&directory)?;
+    let open = || Export::open(&directory).map(Opened::from).map_err(std::io::Error::other);
+    let source = Source { name: directory.display().to_string(), open: Box::new(open) };
+    let report = Report::of(&[source], None, Terms { allow_retention, ..Terms::default() });
     write!(std::io::stdout(), "{report}")?;
-    if report.is_ok() {
+    if report.verdict() == Verdict::Fits {
         Ok(())
     } else {
-        Err("the audit records do not fit; the first misfit is above".into())
+        Err("the audit records could not be verified; the lines with FAILED state why".into())
     }
 }
 

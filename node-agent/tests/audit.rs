@@ -13,13 +13,14 @@ use std::process::{Child, Command, Output, Stdio};
 use gateway::{Control, Gateway, within};
 use sentinel_audit::directory::{Export, files};
 use sentinel_audit::verify::{Summary, verify};
-use sentinel_audit::{AuditHead, Record};
+use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_node_agent::journal::AttemptDir;
 use sentinel_protocol::ids::{ChainId, Epoch, Sha256Hex};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{EnvVar, Environment};
 use sentinel_protocol::requester::{RequestedBy, Requester};
+use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::{Cancel, Start, ToAgent};
 
 const TOKEN: &str = "a-token";
@@ -66,8 +67,12 @@ async fn run(control: &mut Control, start: &Start) -> Outcome {
 }
 
 fn audit(dir: &Path, verb: &str) -> Output {
+    audit_with(dir, &[verb])
+}
+
+fn audit_with(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_node-agent"));
-    command.env_clear().args(["audit", verb]).arg("--state-dir").arg(dir.join("state")).output().unwrap()
+    command.env_clear().arg("audit").args(args).arg("--state-dir").arg(dir.join("state")).output().unwrap()
 }
 
 fn shell(number: u32, script: &str) -> Start {
@@ -264,4 +269,51 @@ fn a_changed_record_is_named_by_the_agent_too() {
     let output = audit(dir.path(), "verify");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!output.status.success() && text.contains("line 1 does not fit"), "{text}");
+}
+
+#[test]
+fn records_that_are_removed_from_the_first_file_are_found_and_whole_files_unless_retention_may_have() {
+    let dir = node();
+    let path = dir.path().join("state/audit");
+    fs::create_dir_all(&path).unwrap();
+    let mut chain = Chain::new(ChainId::new("c").unwrap());
+    let mut lines = Vec::new();
+    for _ in 0..4 {
+        let began =
+            Record::Began { program: "node-agent".into(), version: "1".into(), on: "n-1".into(), torn: None };
+        let next = chain.next(UnixMillis(1), &began).unwrap();
+        chain.advance(&next);
+        lines.push(next.line);
+    }
+    let file = |first: usize| path.join(format!("{first:020}.jsonl"));
+    fs::write(file(1), lines[..2].concat()).unwrap();
+    fs::write(file(3), lines[2..].concat()).unwrap();
+    let verify = |args: &[&str]| {
+        let output = audit_with(dir.path(), &[&["verify"], args].concat());
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (fits, out) = verify(&[]);
+    assert!(fits && out.contains("4 records, 1 to 4;"), "{out}");
+    fs::write(file(1), &lines[1]).unwrap();
+    for args in [&[][..], &["--allow-retention"]] {
+        let (fits, out) = verify(args);
+        let expected = "line 1 (record 2) does not fit: record 1 is missing before it";
+        assert!(!fits && out.contains(expected), "{out}");
+    }
+    fs::remove_file(file(1)).unwrap();
+    let (fits, out) = verify(&[]);
+    assert!(!fits && out.contains("FAILED: missing are 2 records before the first of 1 chain"), "{out}");
+    let (fits, out) = verify(&["--allow-retention"]);
+    assert!(fits && out.contains("missing are 2 records before the first of 1 chain, as"), "{out}");
+}
+
+#[test]
+fn a_state_directory_without_records_is_an_error_with_its_cause() {
+    let dir = node();
+    let output = audit(dir.path(), "verify");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let path = dir.path().join("state/audit");
+    let expected = format!("node-agent: failed to read {}: No such file or directory", path.display());
+    assert!(stderr.starts_with(&expected), "{stderr}");
 }

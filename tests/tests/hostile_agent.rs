@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,6 +146,21 @@ impl Liar {
         Message::binary(encode_record(&self.neighbour, &LogRecord { head, data }).unwrap().to_vec())
     }
 
+    /// All lies about its neighbour, whose output has arrived up to here, some times. Each ends its Session or its socket. Returns how
+    /// many there were.
+    async fn lies_about(&self, half: u64) -> usize {
+        let (mut sent, mut ended) = (0, 0);
+        for _ in 0..ROUNDS {
+            sent += self.lies().len();
+            ended += self.sends().await;
+            let positions = [0, half, half + 1, 1 << 40];
+            sent += positions.len() * 2;
+            ended += self.writes(&positions).await;
+        }
+        assert_eq!(ended, sent, "not each lie ended a Session or a log socket");
+        sent
+    }
+
     /// Epochs that no leader can have had. Returns how many were refused.
     async fn names_epochs(&self) -> usize {
         let mut refused = 0;
@@ -201,6 +217,20 @@ async fn log_of(testbed: &Testbed, path: &str) -> Vec<u8> {
     testbed.http.get(url).send().await.unwrap().bytes().await.unwrap().to_vec()
 }
 
+/// A Task on both nodes, whose command waits in the middle of its output.
+fn shared(nodes: &[&str], release: &Path) -> Value {
+    json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "shared"},
+        "spec": {
+            "targets": {"nodeNames": nodes},
+            "run": {
+                "command": ["sh", "-c", SCRIPT],
+                "env": [{"name": "RELEASE", "value": release}],
+            },
+        },
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_agent_reports_of_another_node_changes_nothing_there() {
     let testbed = Testbed::new("hostile").await;
@@ -208,17 +238,7 @@ async fn what_an_agent_reports_of_another_node_changes_nothing_there() {
     testbed.add_node("liar", &[]).await;
     let [honest_node, liar_node] = ["honest", "liar"].map(|short| testbed.namespace.node_name(short));
     let release = testbed.path().join("release");
-    let task = json!({
-        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task", "metadata": {"name": "shared"},
-        "spec": {
-            "targets": {"nodeNames": [honest_node, liar_node]},
-            "run": {
-                "command": ["sh", "-c", SCRIPT],
-                "env": [{"name": "RELEASE", "value": release}],
-            },
-        },
-    });
-    testbed.namespace.apply(&task.to_string()).await.unwrap();
+    testbed.namespace.apply(&shared(&[&honest_node, &liar_node], &release).to_string()).await.unwrap();
     let liar = Liar::of(&testbed, "liar", &honest_node).await;
     let path = format!("/api/v1/executions/{}/1/{honest_node}", liar.own.task);
     let half = until("half of the output has arrived", PATIENCE, || async {
@@ -230,15 +250,7 @@ async fn what_an_agent_reports_of_another_node_changes_nothing_there() {
         }
     })
     .await;
-    let (mut sent, mut ended) = (0, 0);
-    for _ in 0..ROUNDS {
-        sent += liar.lies().len();
-        ended += liar.sends().await;
-        let positions = [0, half, half + 1, 1 << 40];
-        sent += positions.len() * 2;
-        ended += liar.writes(&positions).await;
-    }
-    assert_eq!(ended, sent, "not each lie ended a Session or a log socket");
+    let sent = liar.lies_about(half).await;
     assert_eq!(security_events(&testbed, "ForeignReport").await, sent, "not each lie was counted");
     assert_eq!(liar.names_epochs().await, 3);
     liar.floods().await;

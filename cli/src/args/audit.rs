@@ -60,15 +60,36 @@ Examples:
   # From standard input
   ssh node-1 node-agent audit export | sentinel audit verify operator.jsonl -
 
-The first record that does not fit is named, with the reason: changed, missing, repeated, reordered, of another chain, cut off.
+  # A node that joined less than a minute ago has no head in History yet
+  sentinel audit verify --heads heads.json --of node-9 --allow-unanchored node-9.jsonl
 
-Exit codes: 0 every record fits, 1 one does not, or a file cannot be read.")]
+The first record that does not fit is named, with the reason: changed, missing, repeated, reordered, of another chain, cut off.
+One file alone shows that nothing in it was changed. With --heads or several files, each chain has to be vouched for, and a chain
+that is recorded and may have been replaced has to be in the files.
+
+Exit codes: 0 every record fits, 1 one does not, or a chain is missing, or a file cannot be read, 3 every record fits and nothing
+proves that a chain is whole.")]
 pub(crate) struct AuditVerifyArgs {
-    /// The exports: JSON lines, as the operator and `node-agent audit export` write them; - for standard input.
+    /// The exports: JSON lines, as the operator and `node-agent audit export` write them; - for standard input, and a directory
+    /// for the records that an operator or agent keeps in it.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
     /// Heads that History has, as `sentinel audit heads -o json` lists them; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) heads: Vec<PathBuf>,
+
+    /// Whose the files are: a node, `operator`, or the id of a chain; may be repeated. Recorded chains of others need not be in
+    /// the files. Without it, those of the same nodes and operators have to be, and all if a chain is unanchored.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) of: Vec<String>,
+
+    /// Allow chains that no head proves, such as one that was begun less than a minute ago.
+    #[arg(long)]
+    pub(crate) allow_unanchored: bool,
+
+    /// Allow chains that begin after their record 1, as retention (`--audit-keep`) leaves them. A removal by others is not found
+    /// then.
+    #[arg(long)]
+    pub(crate) allow_retention: bool,
 }

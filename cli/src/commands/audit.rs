@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sentinel_api::view::AuditHeadView;
 use sentinel_audit::AuditHead;
 use sentinel_audit::anchors::{Anchor, Recorder};
-use sentinel_audit::report::{Report, Source};
+use sentinel_audit::directory::{Export, named_after};
+use sentinel_audit::report::{Opened, Report, Source, Terms, Verdict};
 use sentinel_protocol::ids::{ChainId, Sha256Hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::{AuditHeadsArgs, AuditVerifyArgs};
 use crate::client::{Client, Query};
-use crate::exit::{ExitResult, FAILED, Failure, OK};
+use crate::exit::{ExitResult, FAILED, Failure, OK, UNPROVEN};
 use crate::output::format::{OutputFormat, note, print};
 use crate::output::table::{Cell, Table};
 use crate::output::text::Text;
@@ -29,9 +30,19 @@ pub(super) fn verify(args: &AuditVerifyArgs) -> ExitResult {
     }
     let sources = args.files.iter().map(|file| source(file)).collect::<Result<Vec<_>, Failure>>()?;
     let heads = args.heads.iter().map(|file| heads_in(file)).collect::<Result<Vec<_>, Failure>>()?;
-    let report = Report::of(&sources, heads.into_iter().flatten());
+    let heads = (!heads.is_empty()).then(|| heads.concat());
+    let terms = Terms {
+        of: args.of.clone(),
+        allow_unanchored: args.allow_unanchored,
+        allow_retention: args.allow_retention,
+    };
+    let report = Report::of(&sources, heads, terms);
     print(&report.to_string())?;
-    Ok(if report.is_ok() { OK } else { FAILED })
+    Ok(match report.verdict() {
+        Verdict::Fits => OK,
+        Verdict::Unanchored => UNPROVEN,
+        Verdict::Failed => FAILED,
+    })
 }
 
 /// A list of heads in a file.
@@ -105,12 +116,18 @@ fn source(path: &Path) -> Result<Source<'_>, Failure> {
     if path.as_os_str() == "-" {
         return Ok(Source { name: "standard input".to_owned(), open: Box::new(copied()?) });
     }
-    let open = move || Ok(Box::new(BufReader::new(File::open(path)?)) as Box<dyn BufRead>);
+    let open = move || {
+        if path.is_dir() {
+            return Export::open(path).map(Opened::from).map_err(io::Error::other);
+        }
+        let records: Box<dyn BufRead> = Box::new(BufReader::new(File::open(path)?));
+        Ok(Opened { records, begins: named_after(path) })
+    };
     Ok(Source { name: path.display().to_string(), open: Box::new(open) })
 }
 
 /// Standard input in a file that has no name, as it is read twice and may be larger than the memory.
-fn copied() -> Result<impl Fn() -> io::Result<Box<dyn BufRead>>, Failure> {
+fn copied() -> Result<impl Fn() -> io::Result<Opened>, Failure> {
     let failed = |error: io::Error| {
         let folder = std::env::temp_dir();
         Failure::new(format!("failed to copy standard input to {}: {error}", folder.display()))
@@ -123,7 +140,8 @@ fn copied() -> Result<impl Fn() -> io::Result<Box<dyn BufRead>>, Failure> {
     Ok(move || {
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         file.rewind()?;
-        Ok(Box::new(BufReader::new(file.try_clone()?)) as Box<dyn BufRead>)
+        let records: Box<dyn BufRead> = Box::new(BufReader::new(file.try_clone()?));
+        Ok(Opened { records, begins: None })
     })
 }
 
