@@ -2,7 +2,7 @@
 
 use sentinel_protocol::ids::TaskRef;
 use sentinel_protocol::request::{
-    Deadlines, EnvVar, Environment, Leftovers, Program, ResourceLimits, RunRequest, Sandbox,
+    Deadlines, EnvVar, Environment, Leftovers, OutputRules, Program, ResourceLimits, RunRequest, Sandbox,
 };
 use sentinel_protocol::requester::RequestedBy;
 use sentinel_protocol::secret::SecretKeyRef;
@@ -117,7 +117,7 @@ impl<'a> Asked<'a> {
             stdin_from,
             environment,
             success_exit_codes: _,
-            output: _,
+            output: OutputRules { limit: _, spool: _, max_block_ms: _, merge: _, mask: _ },
             limits,
             leftovers,
             sandbox: _,
@@ -178,7 +178,14 @@ pub const HARMLESS: &[(&str, &str)] = &[
     ("requestedBy.approver", "for the records: an approval gives no right that who asked has not"),
     ("task.name", "a name; the command sees it as SENTINEL_TASK"),
     ("request.successExitCodes", "decides what the result is called, not what runs"),
-    ("request.output", "bounded by the space that the agent keeps free"),
+    ("request.output.limit", "how much is kept; bounded by the space that the agent keeps free"),
+    ("request.output.spool", "how much waits on the node; bounded by the space that the agent keeps free"),
+    ("request.output.maxBlockMs", "how long a command waits before its output is dropped"),
+    ("request.output.merge", "how output is called"),
+    (
+        "request.output.mask",
+        "whether who reads the output sees the values of Secrets, which the command has anyway and may print in any form",
+    ),
     ("request.readOnlyRootFilesystem", "makes mounts read-only, and nothing writable"),
     ("deadlines.startMs", "how long it may wait before it starts"),
     ("deadlines.idleMs", "ends the command sooner"),

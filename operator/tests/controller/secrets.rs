@@ -87,6 +87,23 @@ async fn what_is_wrong_with_a_secret_is_named_and_nothing_is_started() {
     }
 }
 
+/// Each fits, and all of them together do not.
+#[tokio::test(start_paused = true)]
+async fn secrets_that_are_too_large_together_are_refused() {
+    let variable = |name: &str| {
+        format!("{{name: {}, valueFrom: {{secretKeyRef: {{name: db, key: {name}}}}}}}", name.to_uppercase())
+    };
+    let names = ["a", "b", "c", "d", "e"];
+    let env: Vec<String> = names.iter().map(|name| variable(name)).collect();
+    let spec = format!("{{targets: {{all: true}}, run: {{command: [x], env: [{}]}}}}", env.join(", "));
+    let value = "x".repeat(60_000);
+    let all: Vec<(&str, &str)> = names.iter().map(|name| (*name, value.as_str())).collect();
+    let all = keys(&all);
+    let (stage, _server) = stage(&spec, move || Ok(Some(all.clone()))).await;
+    let message = refused(&stage).await;
+    assert!(message.contains("have 300000 bytes together; at most 262144 are allowed"), "{message}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_has_not_opted_in_is_named_with_what_to_do() {
     let forbidden = || {

@@ -24,6 +24,7 @@ fn full() -> Start {
     full.request.stdin_from = Some(secret());
     full.secrets = Some(sentinel_protocol::secret::Sealed("AAAA".into()));
     full.request.output.merge = true;
+    full.request.output.mask = false;
     full.request.limits = ResourceLimits {
         cpu_millis: Some(1),
         memory: Some(1),
