@@ -350,17 +350,23 @@ impl Masker {
     }
 
     /// Adds what is held back although it may become a value, so that a prompt is seen: never more than half of a value. The rest of
-    /// it is masked if it becomes one.
+    /// it is masked if it becomes one. A shorter value that is whole within it is masked now.
     pub(super) fn release(&mut self, result: &mut Vec<u8>) {
         if self.may_release() {
-            result.extend_from_slice(&self.held[self.done..]);
-            self.done = self.held.len();
-            self.in_mark = false;
+            let covered = self.patterns.scan(&self.held).covered;
+            self.done = self.add(&covered, self.held.len(), result);
         }
     }
 
-    /// Adds all bytes before `undecided`, and the covered ones that follow without a gap: they are covered whatever comes.
+    /// Adds what is decided.
     fn decide(&mut self, covered: &[Range<usize>], undecided: usize, result: &mut Vec<u8>) {
+        self.done = self.add(covered, undecided, result) - undecided;
+        self.held.drain(..undecided);
+    }
+
+    /// Adds all bytes before `undecided`, and the covered ones that follow without a gap: they are covered whatever comes. Returns where
+    /// they end.
+    fn add(&mut self, covered: &[Range<usize>], undecided: usize, result: &mut Vec<u8>) -> usize {
         // What is before is in the result. That may be more than is decided, after a release or a mark.
         let mut at = self.done;
         for run in covered {
@@ -380,8 +386,7 @@ impl Masker {
             at = run.end;
         }
         self.add_plain(at..undecided, result);
-        self.done = at.max(undecided) - undecided;
-        self.held.drain(..undecided);
+        at.max(undecided)
     }
 
     /// Adds bytes as they are. The range is empty, or ends before it begins, where the result has them already.
@@ -687,6 +692,21 @@ mod tests {
             }
         }
         [output, expected]
+    }
+
+    /// It was shown while the longer one was waited for.
+    #[test]
+    fn a_value_within_the_beginning_of_a_longer_one_is_masked_before_the_longer_one_has_come() {
+        let (longer, within) = (b"abbabbbaaaaaaaaaaaaa", b"bbabbb");
+        let (mut masker, mut result) = (masker(&[longer, within]), Vec::new());
+        masker.feed(b"-abbabbb", &mut result);
+        assert_eq!(result, b"-");
+        masker.release(&mut result);
+        assert_eq!(result, b"-a***");
+        masker.feed(b"aaaaaaaaaaaaa-", &mut result);
+        masker.finish(&mut result);
+        assert_eq!(result, b"-a***-");
+        assert_eq!(masker.marks(), 1);
     }
 
     fn in_pieces(value: &[u8], output: &[u8], cuts: &[usize]) -> Vec<u8> {
