@@ -55,7 +55,7 @@ pub struct Permit {
     pub signed: Option<SignedPermit>,
     /// The program, or the interpreter of a script.
     pub program: FileIdentity,
-    /// The working directory. Agents before 0.3 did not keep it; such a request is asked for again before it starts.
+    /// The working directory. An earlier agent did not keep it; of what such an agent has accepted, none is compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryIdentity>,
     /// The command's user.
