@@ -3,11 +3,11 @@
 //!
 //! A record is written by one `write(2)` and is durable after the next [`Unsynced::sync`], which another thread may call. What
 //! cannot be written is counted, and recorded as a gap once writing is possible again: a full disk stops nothing.
-#![expect(clippy::disallowed_types, reason = "the one module of this crate with I/O")]
+#![expect(clippy::disallowed_types, reason = "it writes files")]
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek as _, SeekFrom, Take, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +19,8 @@ use sentinel_protocol::time::UnixMillis;
 
 use crate::chain::Chain;
 use crate::line::{Line, MAX_LINE, decode};
-use crate::record::{Bytes, Record};
-use crate::report::Opened;
+use crate::record::Record;
+use crate::request::Bytes;
 
 /// The end of the names of the files.
 const SUFFIX: &str = ".jsonl";
@@ -58,7 +58,7 @@ pub enum DirectoryError {
     },
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
+pub(crate) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
     let path = path.to_owned();
     move |source| DirectoryError::Io { doing, path, source }
 }
@@ -446,75 +446,10 @@ pub fn named_after(path: &Path) -> Option<u64> {
     number_of(path)?.parse().ok()
 }
 
-/// All records of a directory, as they are now, up to the last whole line. A process may be appending to it.
-#[derive(Debug)]
-pub struct Export {
-    files: VecDeque<Take<File>>,
-    begins: Option<u64>,
-}
-
-impl Export {
-    /// Opens the files: those that are removed meanwhile are read all the same.
-    ///
-    /// # Errors
-    /// The directory or a file cannot be read.
-    pub fn open(directory: &Path) -> Result<Self, DirectoryError> {
-        let (mut opened, mut begins) = (VecDeque::new(), None);
-        for path in files(directory).map_err(failed("read", directory))? {
-            let file = match File::open(&path) {
-                // Removed by retention since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file.map_err(failed("open", &path))?,
-            };
-            let len = whole_lines(&file).map_err(failed("read", &path))?;
-            opened.push_back(file.take(len));
-            begins = begins.or_else(|| named_after(&path));
-        }
-        Ok(Self { files: opened, begins })
-    }
-
-    /// The record that the first file is named after, and begins with unless records were removed from it.
-    pub fn begins(&self) -> Option<u64> {
-        self.begins
-    }
-}
-
-impl From<Export> for Opened {
-    fn from(export: Export) -> Self {
-        let begins = export.begins();
-        Self { records: Box::new(io::BufReader::new(export)), begins }
-    }
-}
-
-impl Read for Export {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(file) = self.files.front_mut() {
-            let read = file.read(buffer)?;
-            if read > 0 || buffer.is_empty() {
-                return Ok(read);
-            }
-            self.files.pop_front();
-        }
-        Ok(0)
-    }
-}
-
-/// How many bytes of a file are whole lines.
-fn whole_lines(mut file: &File) -> io::Result<u64> {
-    let len = file.metadata()?.len();
-    let from = len.saturating_sub(MAX_LINE as u64 + 1);
-    file.seek(SeekFrom::Start(from))?;
-    let mut tail = Vec::new();
-    file.take(len - from).read_to_end(&mut tail)?;
-    file.seek(SeekFrom::Start(0))?;
-    let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
-    // No newline in more than a line: not what this program wrote. It is for the verification to name.
-    Ok(if whole == 0 && from > 0 { len } else { from + whole })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::Export;
     use crate::verify::verify;
 
     #[test]

@@ -4,8 +4,9 @@
 //! removed, inserted or reordered no longer fits. What is cut from the end is found by the heads that other chains keep
 //! ([`Record::HeadSeen`]). `docs/audit.md` has the format for people, and what a chain does not prove.
 //!
-//! Everything but [`directory`], which has the feature of that name, is pure. In reading order:
+//! Everything but [`directory`] and [`export`], which have the feature `directory`, is pure. In reading order:
 
+pub mod request;
 pub mod record;
 pub mod line;
 pub mod chain;
@@ -14,6 +15,8 @@ pub mod anchors;
 pub mod report;
 #[cfg(feature = "directory")]
 pub mod directory;
+#[cfg(feature = "directory")]
+pub mod export;
 
 pub use chain::Chain;
 pub use record::Record;

@@ -14,7 +14,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sentinel_audit::Record;
-use sentinel_audit::directory::{Directory, DirectoryError, Export, MIN_KEPT, SyncedHead, Writer, files};
+use sentinel_audit::directory::{Directory, DirectoryError, MIN_KEPT, SyncedHead, Writer, files};
+use sentinel_audit::export::Export;
 use sentinel_audit::verify::{Summary, verify};
 use sentinel_protocol::ids::ChainId;
 use sentinel_protocol::time::UnixMillis;

@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use sentinel_audit::anchors::{Anchor, Anchors, Comparison, MAX_HEADS, Recorder, Standing};
 use sentinel_audit::line::{LineError, MAX_LINE, sha256};
-use sentinel_audit::record::{Request, Requested};
+use sentinel_audit::record::Requested;
+use sentinel_audit::request::Request;
 use sentinel_audit::verify::{Summary, VerifyError, Why, verify};
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::{ChainId, Epoch, SpecHash, TaskRef};

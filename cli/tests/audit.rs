@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kit::Dev;
-use sentinel_audit::directory::Export;
+use sentinel_audit::export::Export;
 use sentinel_audit::verify::verify;
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::ChainId;
@@ -180,7 +180,7 @@ fn operator_and_nodes_record_a_run_and_each_others_heads() {
     let Record::RunBegan(began) = of_operator.iter().find(|r| r.kind() == "RunBegan").unwrap() else {
         panic!()
     };
-    let argv = Some(sentinel_audit::record::Command::Argv(vec!["echo".into(), "an-argument".into()]));
+    let argv = Some(sentinel_audit::request::Command::Argv(vec!["echo".into(), "an-argument".into()]));
     assert_eq!((began.request.as_ref().map(|request| request.program.clone()), began.targets), (argv, 1));
     let denied = |record: &&Record| matches!(record, Record::AccessDenied { status: 401, .. });
     assert_eq!(of_operator.iter().filter(denied).count(), 1, "{kinds:?}");

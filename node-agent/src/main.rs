@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use sentinel_audit::directory::Export;
+use sentinel_audit::export::Export;
 use sentinel_audit::report::{Opened, Report, Source, Terms, Verdict};
 use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, AuditVerb, Cli, Command, RunArgs};

@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use gateway::{Control, Gateway, within};
-use sentinel_audit::directory::{Export, files};
+use sentinel_audit::directory::files;
+use sentinel_audit::export::Export;
 use sentinel_audit::verify::{Summary, verify};
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_node_agent::journal::AttemptDir;

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use gateway::*;
-use sentinel_audit::directory::Export;
+use sentinel_audit::export::Export;
 use sentinel_audit::record::Access;
 use sentinel_audit::verify::{Summary, verify};
 use sentinel_audit::{AuditHead, Record};

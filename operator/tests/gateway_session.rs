@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "fixtures of tests may panic")]
 
 mod gateway;
+#[path = "gateway_session/orphans.rs"]
+mod orphaned;
 #[path = "gateway_session/refusals.rs"]
 mod refusals;
 
@@ -13,15 +15,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use gateway::*;
-use sentinel_core::reconcile::orphan::Owner;
 use sentinel_operator::clock::Clock;
 use sentinel_operator::controller::Fleet;
 use sentinel_operator::gateway::{
-    AgentIdentity, Authenticate, LedgerSink as _, departed, orphans, publish_node_gauges, routes,
+    AgentIdentity, Authenticate, LedgerSink as _, departed, publish_node_gauges, routes,
 };
 use sentinel_operator::history::RecordSource;
 use sentinel_operator::identity::AuthError;
-use sentinel_protocol::ids::{Epoch, NodeName, RunNumber, TaskRef, TaskUid};
+use sentinel_protocol::ids::{Epoch, NodeName, TaskRef};
 use sentinel_protocol::metrics::{DiskMetrics, NodeMetrics};
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::request::{Deadlines, Program, RunRequest};
@@ -35,7 +36,6 @@ use sentinel_secrets::sealed::SessionKeys;
 use sentinel_secrets::values::{SecretValue, SecretValues};
 use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn a_session_is_active_once_its_inventory_is_complete() {
@@ -290,62 +290,6 @@ fn start() -> Start {
         RunRequest::new(Program::Command(vec!["true".into()])),
         Deadlines { start_ms: 1000, run_ms: None, idle_ms: None, total_ms: None, grace_ms: 1000 },
     )
-}
-
-#[tokio::test]
-async fn orphans_are_cancelled_archived_and_forgotten() {
-    let world = world(Setup::default()).await;
-    let mut agent = world.agent("n").await;
-    let running = ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
-    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running)))).await;
-    assert!(matches!(agent.receive().await, ToAgent::Ack(_)));
-    // Its Task is deleted.
-    world.ledgers.unknown.lock().unwrap().push("t".parse().unwrap());
-    let metrics = world.gateway.metrics();
-    let sweep = |owner| orphans::sweep(&world.registry, &*world.ledgers, |_| owner, metrics);
-    sweep(None);
-    sweep(Some(Owner::AtRun(RunNumber(1))));
-    sweep(Some(Owner::Gone));
-    let cancel = Cancel {
-        attempt: attempt("t/1/n/1"),
-        spec_hash: spec_hash(),
-        epoch: Epoch::from(1),
-        requested_by: None,
-    };
-    assert_eq!(agent.receive().await, ToAgent::Cancel(cancel), "cancelled while its Task may exist");
-    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-    assert_eq!(agent.receive().await, ToAgent::Ack(Ack { attempt: attempt("t/1/n/1"), stage: Stage::Ended }));
-    sweep(Some(Owner::Gone));
-    let forget = Forget { attempt: attempt("t/1/n/1"), epoch: Epoch::from(1) };
-    assert_eq!(agent.receive().await, ToAgent::Forget(forget));
-    assert!(world.registry.all_owned().is_empty());
-}
-
-/// It was cancelled up to half a minute later, and forgotten half a minute after that.
-#[tokio::test]
-async fn an_orphan_is_settled_soon_after_it_is_reported() {
-    let world = world(Setup::default()).await;
-    let mut agent = world.agent("n").await;
-    let running = || ReportedState::Running(Running { started_at: UnixMillis(1), pid: 9 });
-    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running())))).await;
-    assert!(matches!(agent.receive().await, ToAgent::Ack(_)));
-    world.ledgers.unknown.lock().unwrap().push("t".parse().unwrap());
-    let (registry, ledgers, stop) = (world.registry.clone(), world.ledgers.clone(), CancellationToken::new());
-    let owner = |_: &TaskUid| Some(Owner::Gone);
-    let (metrics, every) = (world.gateway.metrics().clone(), Duration::from_hours(1));
-    let sweeping = tokio::spawn(orphans::run(registry, ledgers, owner, metrics, every, stop.clone()));
-    agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", running())))).await;
-    let mut received = Vec::new();
-    while !received.iter().any(|message| matches!(message, ToAgent::Forget(_))) {
-        let message = agent.receive().await;
-        if matches!(message, ToAgent::Cancel(_)) {
-            agent.send_json(&ToOperator::Report(Box::new(report("t/1/n/1", ended(0))))).await;
-        }
-        received.push(message);
-    }
-    assert!(received.iter().any(|message| matches!(message, ToAgent::Cancel(_))), "{received:?}");
-    stop.cancel();
-    sweeping.await.unwrap();
 }
 
 /// Accepts, refuses, or is unavailable; counts its reviews.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Writer};
-use sentinel_audit::record::{Access, Command, Request};
+use sentinel_audit::record::Access;
+use sentinel_audit::request::{Command, Request};
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::{ChainId, NodeName};
 use sentinel_protocol::requester::Requester;

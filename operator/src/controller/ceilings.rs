@@ -62,10 +62,17 @@ fn record_refused(context: &Context, runs: &TaskRuns, status: &Status, task: &Ta
     context.audit().record(|| Record::ApprovalRefused {
         task,
         uid,
-        run: approval.run,
+        run: Some(approval.run),
         by: Some(approval.approver.clone()),
         message: why.as_str().into(),
     });
+}
+
+/// Records that a Task has an approval that no operator has written: whom it names has not given it.
+pub(super) fn record_forged(context: &Context, task: &Task, message: &str) {
+    let Some((task, uid)) = identified(task) else { return };
+    let message = message.into();
+    context.audit().record(|| Record::ApprovalRefused { task, uid, run: None, by: None, message });
 }
 
 /// A Run has begun, as this Task records it. Publishes and records who approved it.

@@ -50,7 +50,7 @@ pub(super) async fn observe(
     let recorded = recorded::read(task).map_err(ReconcileError::Status)?;
     let ceilings = parts.ceilings.get();
     let (consent, forged) = consent(context, &ceilings, task, &recorded);
-    let requests = requests(cache, task, forged);
+    let requests = requests(context, cache, task, forged.as_ref());
     let runs = parts.runs.get_or_insert(&plan.uid, &plan.task);
     runs.lock().recent.clone_from(&recorded.recent);
     let recorded_run = recorded.run.as_ref().map_or(RunNumber(0), |run| run.number);
@@ -98,14 +98,17 @@ pub(super) fn observe_gone(context: &Context, runs: Arc<TaskRuns>, run: RunState
     }
 }
 
-/// What people ask for by annotation. One that cannot be read is logged once.
-fn requests(cache: &mut TaskCache, task: &Task, forged: Option<Invalid>) -> Requests {
+/// What people ask for by annotation. One that cannot be read is logged once, and an approval that is forged recorded.
+fn requests(context: &Context, cache: &mut TaskCache, task: &Task, forged: Option<&Invalid>) -> Requests {
     let (requests, mut unreadable) = recorded::requests(task);
-    unreadable.extend(forged);
+    unreadable.extend(forged.cloned());
     cache.logged.retain(|problem| unreadable.contains(problem));
     for problem in unreadable {
         if !cache.logged.contains(&problem) {
             tracing::warn!(%problem, "ignored an annotation that cannot be read");
+            if forged == Some(&problem) {
+                ceilings::record_forged(context, task, &problem.to_string());
+            }
             cache.logged.push(problem);
         }
     }

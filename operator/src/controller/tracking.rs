@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sentinel_audit::Record;
-use sentinel_audit::record::{Request, RunBegan, targets_sha256};
+use sentinel_audit::record::{RunBegan, targets_sha256};
+use sentinel_audit::request::Request;
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::ledger::Origin;
 use sentinel_core::reconcile::rollout::HistoryLookup;

@@ -207,7 +207,7 @@ fn record_refused(api: &Api, name: &TaskRef, task: &Task, (asked, why): (&Asked,
     api.audit.approval_refused(asked.approver.as_ref(), &about, || Record::ApprovalRefused {
         task: name.clone(),
         uid: uid.clone(),
-        run: asked.run,
+        run: Some(asked.run),
         by: asked.approver.clone(),
         message: why.to_string().into(),
     });

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use sentinel_audit::Record;
-use sentinel_audit::directory::Export;
+use sentinel_audit::export::Export;
 use sentinel_audit::verify::verify;
 use sentinel_operator::audit::{Audit, AuditOptions};
 use sentinel_operator::clock::Clock;
@@ -392,4 +392,26 @@ async fn an_approval_that_does_not_count_any_more_is_recorded_with_the_reason() 
         })
         .collect();
     assert_eq!(refused, [(Some(person("bob")), "the approval by bob has expired".to_owned())]);
+}
+
+/// It was logged only.
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_no_operator_has_written_is_recorded_without_a_name() {
+    let audited = Audited::new(&one(ABOVE_ONE), &["a", "b"]);
+    let stage = &audited.stage;
+    audited.apply("alice", "t", HELLO).await;
+    let task = stage.until("t", |task| awaiting(task).is_some()).await;
+    let genuine = approved(&task, &awaiting(&task).unwrap(), "bob", stage.at());
+    let forged = genuine.replace("bob", "admin");
+    stage.cluster.annotate(task_ref("t"), APPROVAL, Some(forged)).await.unwrap();
+    stage.calm().await;
+    stage.cluster.annotate(task_ref("t"), APPROVAL, Some("yes".to_owned())).await.unwrap();
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 0);
+    let records = audited.end().await;
+    let refused: Vec<&Record> = records.iter().filter(|record| record.kind() == "ApprovalRefused").collect();
+    let [Record::ApprovalRefused { run: None, by: None, message, .. }] = refused[..] else {
+        panic!("{refused:?}")
+    };
+    assert!(message.contains("must be written by an operator for this Task"), "{message}");
 }
