@@ -233,6 +233,19 @@ fn a_working_directory_that_points_elsewhere_after_the_decision_is_not_entered()
     assert!(why(&finished).contains("the working directory"), "{}", why(&finished));
 }
 
+/// Of a permit without a directory nothing was compared.
+#[test]
+fn what_an_earlier_agent_accepted_without_its_directory_is_not_started() {
+    let mut node = Node::new();
+    let finished = run_after(&mut node, &command(1, &["/bin/echo", "x"]), |permit| permit.directory = None);
+    assert!(
+        why(&finished).contains("did not keep which directory / was; run it again"),
+        "{}",
+        why(&finished)
+    );
+    assert_eq!(finished.text(), "");
+}
+
 /// Another process exchanges the directories all the time: however it falls, the command is in the allowed one, or does not run.
 #[test]
 fn a_working_directory_that_is_exchanged_all_the_time_is_the_allowed_one_or_none() {

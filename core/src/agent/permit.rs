@@ -55,7 +55,7 @@ pub struct Permit {
     pub signed: Option<SignedPermit>,
     /// The program, or the interpreter of a script.
     pub program: FileIdentity,
-    /// The working directory. An earlier agent did not keep it; of what such an agent has accepted, none is compared.
+    /// The working directory. Without it, as agents before its introduction kept a permit, nothing is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryIdentity>,
     /// The command's user.

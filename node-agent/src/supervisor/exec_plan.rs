@@ -230,3 +230,51 @@ fn exec(plan: &ExecPlan) -> io::Error {
     }
     io::Error::last_os_error()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Enters a directory as a command does, in a thread with a working directory of its own. Returns where the thread is then.
+    fn entered(path: &Path, allowed: Option<&Path>) -> (Result<(), Errno>, (u64, u64)) {
+        let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).unwrap();
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let directory = WorkingDirectory { path, allowed: allowed.map(identity) };
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            (directory.enter(), identity(Path::new(".")))
+        })
+        .join()
+        .unwrap()
+    }
+
+    /// What is exchanged after the last comparison of paths, and before the directory is entered.
+    #[test]
+    fn a_directory_that_takes_the_place_of_the_allowed_one_is_not_where_a_command_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let (allowed, secret) = (folder.path().join("allowed"), folder.path().join("secret"));
+        for directory in [&allowed, &secret] {
+            fs::create_dir(directory).unwrap();
+        }
+        let (result, at) = entered(&allowed, Some(&allowed));
+        assert_eq!((result, at.1), (Ok(()), fs::metadata(&allowed).unwrap().ino()));
+
+        let moved = folder.path().join("moved");
+        fs::rename(&allowed, &moved).unwrap();
+        // A link, and the directory itself under the allowed name.
+        std::os::unix::fs::symlink(&secret, &allowed).unwrap();
+        assert_eq!(entered(&allowed, Some(&moved)).0, Err(Errno::STALE));
+        fs::remove_file(&allowed).unwrap();
+        fs::rename(&secret, &allowed).unwrap();
+        assert_eq!(entered(&allowed, Some(&moved)).0, Err(Errno::STALE));
+        // Without a policy there is nothing to compare.
+        assert_eq!(entered(&allowed, None).0, Ok(()));
+    }
+}

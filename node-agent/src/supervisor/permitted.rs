@@ -43,11 +43,18 @@ pub(super) fn check(
         rule: permit.rule.clone(),
         why: Some(format!("{what} has changed since the rule allowed it").into()),
     };
-    if let Some(allowed) = &permit.directory {
-        let text = directory.to_str().unwrap_or_default();
-        if directory_at(root, text).map_err(&changed)? != *allowed {
-            return Err(changed(format!("the working directory {text}")));
-        }
+    let text = directory.to_str().unwrap_or_default();
+    let Some(allowed) = &permit.directory else {
+        return Err(Refusal::Policy {
+            rule: permit.rule.clone(),
+            why: Some(
+                format!("the agent that accepted it did not keep which directory {text} was; run it again")
+                    .into(),
+            ),
+        });
+    };
+    if directory_at(root, text).map_err(&changed)? != *allowed {
+        return Err(changed(format!("the working directory {text}")));
     }
     let found = Found::open(root, directory.join(&located.path)).map_err(&changed)?;
     let now = found.identity().map_err(&changed)?;
