@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_saphyr::UserMessageFormatter;
 
 use crate::effect::Effect;
 use crate::pattern::Pattern;
@@ -115,14 +116,6 @@ impl PolicyError {
     }
 }
 
-/// An error of YAML without the advice that is for programmers.
-fn in_words(error: &serde_saphyr::Error) -> String {
-    error
-        .to_string()
-        .replace(", set DuplicateKeyPolicy in Options if acceptable", "; write it once")
-        .replace("; use from_str_multiple or from_str_multiple_with_options", "; write one document")
-}
-
 impl Policy {
     /// Reads a policy.
     ///
@@ -142,8 +135,8 @@ impl Policy {
         let document: Document =
             serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
                 .map_err(|error| PolicyError::Unreadable {
-                    message: in_words(error.without_snippet()),
-                    excerpt: in_words(&error),
+                    message: error.without_snippet().render_with_formatter(&UserMessageFormatter),
+                    excerpt: error.render_with_formatter(&UserMessageFormatter),
                 })?;
         let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::NodePolicy, signers, rules } = document;
         Self::new(signers, rules)

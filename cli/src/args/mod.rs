@@ -156,26 +156,30 @@ fn missing_dashes(words: &[OsString], error: &clap::Error) -> Option<String> {
     Some(format!("Put -- before the command: sentinel {} -- {}", quoted(&words[1..at]), quoted(&words[at..])))
 }
 
+/// Where help has the flags of every verb: behind those of its own.
+const GLOBAL: &str = "Global Options";
+
 /// Flags of every verb.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Address of the server: `https://HOST[:PORT][/PATH]`, `http://HOST[:PORT]` or `unix:/PATH`. Without it: your own dev
     /// mode, if it runs on its default port, otherwise the cluster of the kubeconfig.
-    #[arg(long, global = true, env = "SENTINEL_SERVER", value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "SENTINEL_SERVER", value_name = "URL")]
     pub(crate) server: Option<Server>,
 
     /// File with the authorities of the certificate of --server https://…, PEM; without it those of this system.
-    #[arg(long, global = true, env = "SENTINEL_CERTIFICATE_AUTHORITY", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "SENTINEL_CERTIFICATE_AUTHORITY", value_name = "FILE")]
     pub(crate) certificate_authority: Option<PathBuf>,
 
     /// The kubeconfig; without it as kubectl finds it, or in a pod the service account. Replaces --server.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "server")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE", conflicts_with = "server")]
     pub(crate) kubeconfig: Option<PathBuf>,
 
     /// The context of the kubeconfig. Replaces --server.
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "NAME",
         conflicts_with = "server",
         add = completer(Wanted::Context)
@@ -183,15 +187,15 @@ pub(crate) struct Global {
     pub(crate) context: Option<String>,
 
     /// Act as this user, if the cluster lets you. Replaces --server.
-    #[arg(long = "as", global = true, value_name = "USER", conflicts_with = "server")]
+    #[arg(long = "as", global = true, help_heading = GLOBAL, value_name = "USER", conflicts_with = "server")]
     pub(crate) as_user: Option<String>,
 
     /// Act as a member of this group; may be repeated. Replaces --server.
-    #[arg(long, global = true, value_name = "GROUP", conflicts_with = "server")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "GROUP", conflicts_with = "server")]
     pub(crate) as_group: Vec<String>,
 
     /// File with the bearer token for --server; your own dev mode and a cluster need none.
-    #[arg(long, global = true, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "SENTINEL_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// Namespace of the Tasks; without it that of the kubeconfig's context, or default.
@@ -199,6 +203,7 @@ pub(crate) struct Global {
         short,
         long,
         global = true,
+        help_heading = GLOBAL,
         env = "SENTINEL_NAMESPACE",
         value_name = "NAME",
         add = completer(Wanted::Namespace)
@@ -206,7 +211,7 @@ pub(crate) struct Global {
     pub(crate) namespace: Option<String>,
 
     /// When to use colors.
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) color: ColorChoice,
 }
 

@@ -13,6 +13,7 @@ use sentinel_core::reconcile::ceiling::{ApprovalRule, Ceiling, ProtectedNodes, R
 use sentinel_protocol::present::present;
 use sentinel_protocol::request::{Environment, Sandbox};
 use serde::Deserialize;
+use serde_saphyr::UserMessageFormatter;
 
 use super::invalid::{Invalid, Problems, describe};
 use super::task;
@@ -133,7 +134,7 @@ pub enum CeilingsError {
     #[error("the ceilings are empty; a file that allows nothing has `ceilings: []`")]
     Empty,
     /// It is not YAML, or has other fields.
-    #[error("the ceilings cannot be read: {0}")]
+    #[error("the ceilings cannot be read: {}", .0.render_with_formatter(&UserMessageFormatter))]
     Unreadable(Box<serde_saphyr::Error>),
     /// Fields of it have values that are not allowed.
     #[error("the ceilings are not valid: {}", describe(.0))]
@@ -144,7 +145,10 @@ impl CeilingsError {
     /// The same without lines of the file, for those who may not read it.
     pub fn without_excerpt(&self) -> String {
         match self {
-            Self::Unreadable(error) => format!("the ceilings cannot be read: {}", error.without_snippet()),
+            Self::Unreadable(error) => {
+                let error = error.without_snippet().render_with_formatter(&UserMessageFormatter);
+                format!("the ceilings cannot be read: {error}")
+            }
             other => other.to_string(),
         }
     }

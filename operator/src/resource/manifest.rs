@@ -1,6 +1,7 @@
 //! Manifests: YAML into Tasks, as `kubectl apply -f` reads it, with several documents, lists, and empty documents.
 
 use serde_json::Value;
+use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
 
 use super::invalid::Invalid;
 use super::places::{Place, Places};
@@ -146,10 +147,7 @@ fn is_blank(text: &str) -> bool {
 fn parse(document: &Document) -> Result<Value, ManifestError> {
     serde_saphyr::from_str::<Value>(&document.text).map_err(|error| {
         let place = error.location().map_or(Place { line: 1, column: 1 }, |at| Place::of(&at));
-        let message = error.without_snippet().to_string();
-        // The parser appends its place, which is relative to the document.
-        let message = message.lines().next().unwrap_or_default();
-        let message = message.split(" at line ").next().unwrap_or(message).to_owned();
+        let message = UserMessageFormatter.format_message(&error).into_owned();
         ManifestError::NotYaml { place: Place { line: document.line + place.line - 1, ..place }, message }
     })
 }
