@@ -69,3 +69,21 @@ test("from the first line to the last and back, the window has each line once", 
   assert.deepEqual([assertContiguous(source)[0], source.ended, source.atEnd], [1, true, false]);
   source.close();
 });
+
+test("a window is announced before anything of it can be asked for, although no frame is drawn", async () => {
+  // Until the next frame, places in it were taken for those of the lines before: rows were missing, and PageDown jumped.
+  serve(8000);
+  const draw = globalThis.requestAnimationFrame;
+  globalThis.requestAnimationFrame = () => 0;
+  try {
+    const source = new MergedSource(logs);
+    for (const open of [() => source.tail(), () => source.line(), () => source.since("1970-01-01T00:00:02Z")]) {
+      const before = source.version.peek();
+      await open();
+      assert.notEqual(source.version.peek(), before);
+    }
+    source.close();
+  } finally {
+    globalThis.requestAnimationFrame = draw;
+  }
+});

@@ -85,6 +85,8 @@ impl AgentLoop {
     /// Runs until it receives [`Input::Stop`]. Commands continue without it.
     pub(crate) fn run(mut self) {
         loop {
+            // Not after each event: it takes as long as there are Attempts, which an outage of History lets become many.
+            self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
             match self.select() {
                 Ready::Inputs => {
                     self.inbox.drain_wakeups();
@@ -265,7 +267,6 @@ impl AgentLoop {
             }
         }
         self.performer.publish_begun();
-        self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
         let waits = self.performer.has_held() || self.performer.lacks_standby();
         self.put_off_until =
             waits.then(|| self.put_off_until.unwrap_or_else(|| Instant::now() + PUT_OFF_FOR));

@@ -24,6 +24,9 @@ const BATCH: usize = 25;
 /// Valid requests that ran, which later ones repeat.
 const REPLAYED: usize = 100;
 
+/// Mutations between two lines of progress: the short form has none.
+const PROGRESS: usize = 2500;
+
 /// Of twenty mutations, those that are of other messages than `Start`.
 const OTHER_MESSAGES: std::ops::RangeInclusive<u8> = 3..=5;
 
@@ -131,7 +134,11 @@ impl Harness {
             while is_open && sent < mutations {
                 let (batch, closes) = self.batch(&session, closing)?;
                 closing -= usize::from(closes);
+                let before = sent;
                 sent += batch.len();
+                if sent / PROGRESS > before / PROGRESS {
+                    eprintln!("operator: {}: {sent} of {mutations} mutations", self.node.name);
+                }
                 is_open = self.exchange(&mut session, batch).await?;
             }
             self.tally.closed += usize::from(!is_open);
