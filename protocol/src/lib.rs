@@ -17,6 +17,7 @@
 //!
 //! The modules, in reading order:
 
+mod unique;
 mod tagged;
 pub mod ids;
 pub mod text;

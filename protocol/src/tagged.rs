@@ -1,12 +1,17 @@
 //! Decodes enums that are tagged within their object. serde's own decoding copies the whole object first, because the tag
 //! may come last; every release writes it first, and then nothing is copied.
+//!
+//! A name that is there twice is an error, as I-JSON requires (RFC 7493, section 2.3): two readers could take different ones.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
+
+use crate::unique::Unique;
 
 /// An enum whose variant a field of its object names.
 pub(crate) trait Tagged: Sized {
@@ -44,20 +49,20 @@ impl<'de, T: Tagged> Visitor<'de> for Object<T> {
             None => Err(Error::missing_field(T::TAG)),
             Some(None) => {
                 let place = map.next_value_seed(Place(T::VARIANTS))?;
-                T::variant(place, MapAccessDeserializer::new(map))
+                T::variant(place, MapAccessDeserializer::new(Rest { map, tag: T::TAG }))
             }
             Some(Some(first)) => {
                 let mut place = None;
                 let mut fields = Map::new();
-                fields.insert(first, map.next_value()?);
+                fields.insert(first, map.next_value_seed(Unique)?);
                 while let Some(key) = map.next_key_seed(Key(T::TAG))? {
-                    match key {
-                        // The first one counts, as above.
-                        None => {
-                            let this = map.next_value_seed(Place(T::VARIANTS))?;
-                            place.get_or_insert(this);
-                        }
-                        Some(key) => drop(fields.insert(key, map.next_value()?)),
+                    let is_repeated = match key {
+                        None => place.replace(map.next_value_seed(Place(T::VARIANTS))?).is_some(),
+                        Some(key) if fields.contains_key(&key) => return Err(repeated(&key)),
+                        Some(key) => fields.insert(key, map.next_value_seed(Unique)?).is_some(),
+                    };
+                    if is_repeated {
+                        return Err(repeated(T::TAG));
                     }
                 }
                 let place = place.ok_or_else(|| Error::missing_field(T::TAG))?;
@@ -65,6 +70,71 @@ impl<'de, T: Tagged> Visitor<'de> for Object<T> {
             }
         }
     }
+}
+
+/// The fields behind the tag, which is not among them. For the rest, the variant refuses what it knows and has read.
+struct Rest<A> {
+    map: A,
+    tag: &'static str,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        self.map.next_key_seed(NotTag { inner: seed, tag: self.tag })
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.map.size_hint()
+    }
+}
+
+/// A key that is not the tag: as a seed, its deserializer, and the visitor of its text.
+struct NotTag<T> {
+    inner: T,
+    tag: &'static str,
+}
+
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for NotTag<K> {
+    type Value = K::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<K::Value, D::Error> {
+        self.inner.deserialize(NotTag { inner: deserializer, tag: self.tag })
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for NotTag<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_str(NotTag { inner: visitor, tag: self.tag })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for NotTag<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.expecting(f)
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<V::Value, E> {
+        if key == self.tag { Err(repeated(key)) } else { self.inner.visit_str(key) }
+    }
+}
+
+fn repeated<E: Error>(name: &str) -> E {
+    E::custom(format_args!("duplicate field `{name}`"))
 }
 
 /// A key: `None` for the tag.
@@ -177,13 +247,32 @@ mod tests {
         assert_eq!(decode_text(r#"{"x":{},"stage":"Accepted","y":[]}"#), Ok(ReportedState::Accepted));
     }
 
-    /// A message means the same whatever the order of its fields.
+    /// Of two tags the first one counted, and of two other fields the last one, if the tag came behind them: what another reader
+    /// takes for a `Forget` was started.
     #[test]
-    fn the_first_of_two_tags_counts() {
-        for text in
-            [r#"{"stage":"Accepted","stage":"Ended","x":1}"#, r#"{"x":1,"stage":"Accepted","stage":"Ended"}"#]
-        {
-            assert_eq!(decode_text(text), Ok(ReportedState::Accepted), "{text}");
+    fn a_message_with_a_name_twice_is_refused_wherever_it_is() {
+        for text in [
+            r#"{"stage":"Accepted","stage":"Ended","x":1}"#,
+            r#"{"stage":"Accepted","x":1,"stage":"Accepted"}"#,
+            r#"{"x":1,"stage":"Accepted","stage":"Ended"}"#,
+        ] {
+            let error = decode_text::<ReportedState>(text).unwrap_err().to_string();
+            assert!(error.contains("duplicate field `stage`"), "{text}: {error}");
+        }
+        let twice = |first: &str, last: &str| {
+            format!(r#"{{{first}"attempt":"u/1/n/1","stage":"Ended","attempt":"u/1/n/2"{last}}}"#)
+        };
+        for text in [twice(r#""kind":"Ack","#, ""), twice("", r#","kind":"Ack""#)] {
+            let error = decode_text::<ToAgent>(&text).unwrap_err().to_string();
+            assert!(error.contains("duplicate field `attempt`"), "{text}: {error}");
+        }
+        let within = |first: &str, last: &str| {
+            let task = r#""task":{"namespace":"ops","name":"a","name":"b"}"#;
+            format!("{{{first}{task}{last}}}")
+        };
+        for text in [within(r#""kind":"Start","#, ""), within("", r#","kind":"Start""#)] {
+            let error = decode_text::<ToAgent>(&text).unwrap_err().to_string();
+            assert!(error.contains("duplicate field `name`"), "{text}: {error}");
         }
     }
 

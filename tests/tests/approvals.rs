@@ -125,6 +125,11 @@ async fn a_run_begins_when_another_than_its_author_has_approved_it() {
     }
     let annotation = format!("sentinelnode.dev/approval={forged}");
     piece.kubectl("alice", &["annotate", "tasks.sentinelnode.dev", "job", &annotation]).await.unwrap();
+    until("the forged approval is recorded", PATIENCE, || async {
+        let refused = office.recorded("ApprovalRefused");
+        if refused.iter().any(|(by, _)| by.is_empty()) { Ok(()) } else { Err(format!("{refused:?}")) }
+    })
+    .await;
     let task = piece.get("job").await.unwrap();
     assert_eq!(task["status"]["run"], Value::Null, "{task}");
 
@@ -165,6 +170,7 @@ async fn are_recorded(office: &Office) {
     let expected = [
         ("alice", "another person has to approve it"),
         ("bob", "the list of nodes has changed"),
+        ("", "must be written by an operator for this Task"),
         ("bob", "waits for no approval"),
         ("bob", "the Run that is due has changed"),
         ("bob", "what it runs has changed"),

@@ -164,7 +164,7 @@ function Ended({ execution }) {
     ["Output held", exit?.outputHeldMs != null ? `open for ${span(exit.outputHeldMs)} after the command; what came later is lost` : ""],
     ["Masked", exit?.masked ? `a secret in the output, ${exit.masked === 1 ? "once" : `${exit.masked} times`}` : ""],
     ["Held up", execution.details ? `${span(execution.details.blockedMs)} on a full spool` : ""],
-    ["Said by", execution.source === "Agent" ? "the agent" : "the operator, without a report"],
+    ["Result from", execution.source === "Agent" ? "the agent" : "the operator, without a report"],
   ]} /></${Panel}>`;
 }
 
