@@ -390,7 +390,9 @@ impl FromStr for AttemptId {
         else {
             return Err(invalid());
         };
-        let number = |part: &str| part.parse::<u32>().ok().filter(|&n| n > 0).ok_or_else(invalid);
+        // One text for one id: neither `01` nor `+1`.
+        let is_canonical = |part: &str| part.starts_with(|first: char| matches!(first, '1'..='9'));
+        let number = |part: &str| part.parse::<u32>().ok().filter(|_| is_canonical(part)).ok_or_else(invalid);
         Ok(Self {
             task: TaskUid::new(task)?,
             run: RunNumber(number(run)?),
@@ -435,6 +437,10 @@ mod tests {
             "a/1/N/1",
             "a/1/n/100000",
             "a/-1/n/1",
+            "a/+1/n/1",
+            "a/01/n/1",
+            "a/1/n/+1",
+            "a/1/n/01",
             "../1/n/1",
             "a/1/../1",
         ] {
