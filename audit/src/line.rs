@@ -10,6 +10,7 @@
 use sentinel_protocol::audit::AuditHead;
 use sentinel_protocol::ids::{ChainId, Sha256Hex};
 use sentinel_protocol::time::UnixMillis;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -73,7 +74,7 @@ pub struct Line {
     pub hash: Sha256Hex,
     /// The name of its kind.
     pub kind: String,
-    /// Its record; `None` of a kind that only a later release knows.
+    /// Its record; `None` if its kind or a field of it is none of this release.
     pub record: Option<Record>,
 }
 
@@ -140,6 +141,8 @@ struct Placed {
     time: String,
     prev: Sha256Hex,
     kind: String,
+    /// In the content: then a reader of the whole line finds two.
+    hash: Option<IgnoredAny>,
 }
 
 /// Reads a line, without its newline, and checks its own hash.
@@ -161,7 +164,11 @@ pub fn decode(line: &[u8]) -> Result<Line, LineError> {
     if v != VERSION {
         return Err(LineError::Version(v));
     }
-    let Placed { chain, seq, time, prev, kind } = serde_json::from_slice(&object).map_err(not_a_record)?;
+    let Placed { chain, seq, time, prev, kind, hash: other } =
+        serde_json::from_slice(&object).map_err(not_a_record)?;
+    if other.is_some() {
+        return Err(LineError::NotARecord("it has two hashes".to_owned()));
+    }
     if seq == 0 {
         return Err(LineError::NotARecord("its number is 0, and the first one is 1".to_owned()));
     }
@@ -238,6 +245,9 @@ mod tests {
         assert_eq!(decode(seal(&content(2, 2)).as_bytes()), Err(LineError::Version(2)));
         assert!(matches!(decode(seal(&content(1, 0)).as_bytes()), Err(LineError::NotARecord(_))));
         assert!(matches!(decode(seal("[1").as_bytes()), Err(LineError::NotARecord(_))));
+        // What a reader of JSON may take for the hash of the line.
+        let two = format!("{},\"hash\":\"{NO_HASH}\"", content(1, 2));
+        assert!(matches!(decode(seal(&two).as_bytes()), Err(LineError::NotARecord(_))));
         assert_eq!(decode(&vec![b'x'; MAX_LINE + 1]), Err(LineError::TooLong));
         assert_eq!(decode(b"{\"v\":1}"), Err(LineError::NoHash));
     }

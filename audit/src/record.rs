@@ -89,7 +89,7 @@ pub enum Record {
         task: TaskRef,
         /// Its uid.
         uid: TaskUid,
-        /// The Run that it was for; missing where no operator has written it.
+        /// The Run that it was for; missing where no operator has signed it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<RunNumber>,
         /// Whose it is; missing where they are not known.

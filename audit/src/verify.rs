@@ -152,7 +152,7 @@ pub struct Summary {
     pub lost: u64,
     /// Records that bear an earlier time than the one before: the clock of the writer was set back.
     pub set_back: u64,
-    /// Records of kinds that only a later release knows.
+    /// Records that this release cannot read, such as of kinds that only a later one knows.
     pub unknown: u64,
 }
 

@@ -138,6 +138,19 @@ fn an_attempt_is_created_once() {
     assert_eq!((task.as_str(), run.0, number), ("0b6c-1", 1, 1));
 }
 
+/// Two directories could be of one Attempt.
+#[test]
+fn a_directory_has_the_one_name_of_its_attempt() {
+    let root = tempfile::tempdir().unwrap();
+    let state = StateDir::open(root.path()).unwrap();
+    let attempt = state.create(accepted(1)).unwrap();
+    for name in ["0b6c-1.01.1", "0b6c-1.+1.1", "0b6c-1.1.01", "0b6c-1.1.0"] {
+        fs::create_dir(attempt.path().with_file_name(name)).unwrap();
+    }
+    let known: Vec<_> = state.load().unwrap().into_iter().filter_map(|(dir, _)| dir.name_parts()).collect();
+    assert_eq!(known.len(), 1, "{known:?}");
+}
+
 /// Found by power cuts: the delivery record is not synced, and an empty one made the whole Attempt corrupt, so that its
 /// command was `Lost` (`StateLost`), or its known result was reported so.
 #[test]

@@ -239,7 +239,7 @@ fn what_an_earlier_agent_accepted_without_its_directory_is_not_started() {
     let mut node = Node::new();
     let finished = run_after(&mut node, &command(1, &["/bin/echo", "x"]), |permit| permit.directory = None);
     assert!(
-        why(&finished).contains("did not keep which directory / was; run it again"),
+        why(&finished).contains("did not record which directory / was; run it again"),
         "{}",
         why(&finished)
     );

@@ -4,7 +4,7 @@
 
 mod gateway;
 #[path = "gateway_session/orphans.rs"]
-mod orphaned;
+mod orphans;
 #[path = "gateway_session/refusals.rs"]
 mod refusals;
 

@@ -379,6 +379,11 @@ impl fmt::Display for AttemptId {
     }
 }
 
+/// A number from 1 as ids have it. One text for one number: neither `01` nor `+1`.
+pub fn canonical_number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.starts_with(|first: char| matches!(first, '1'..='9')))
+}
+
 impl FromStr for AttemptId {
     type Err = InvalidId;
 
@@ -390,9 +395,7 @@ impl FromStr for AttemptId {
         else {
             return Err(invalid());
         };
-        // One text for one id: neither `01` nor `+1`.
-        let is_canonical = |part: &str| part.starts_with(|first: char| matches!(first, '1'..='9'));
-        let number = |part: &str| part.parse::<u32>().ok().filter(|_| is_canonical(part)).ok_or_else(invalid);
+        let number = |part: &str| canonical_number(part).ok_or_else(invalid);
         Ok(Self {
             task: TaskUid::new(task)?,
             run: RunNumber(number(run)?),

@@ -17,7 +17,7 @@
 //!
 //! The modules, in reading order:
 
-mod unique;
+pub mod unique;
 mod tagged;
 pub mod ids;
 pub mod text;

@@ -1,7 +1,7 @@
 //! Decodes enums that are tagged within their object. serde's own decoding copies the whole object first, because the tag
 //! may come last; every release writes it first, and then nothing is copied.
 //!
-//! A name that is there twice is an error, as I-JSON requires (RFC 7493, section 2.3): two readers could take different ones.
+//! A known field that is there twice is an error, as I-JSON requires (RFC 7493, section 2.3): two readers could take different ones.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -72,7 +72,7 @@ impl<'de, T: Tagged> Visitor<'de> for Object<T> {
     }
 }
 
-/// The fields behind the tag, which is not among them. For the rest, the variant refuses what it knows and has read.
+/// The fields after the tag. A second tag is an error here; another known field that is there twice is one in the variant.
 struct Rest<A> {
     map: A,
     tag: &'static str,
@@ -247,8 +247,8 @@ mod tests {
         assert_eq!(decode_text(r#"{"x":{},"stage":"Accepted","y":[]}"#), Ok(ReportedState::Accepted));
     }
 
-    /// Of two tags the first one counted, and of two other fields the last one, if the tag came behind them: what another reader
-    /// takes for a `Forget` was started.
+    /// Before, the first of two tags counted, and where the tag came last, the last of two other fields: a message that other readers
+    /// take for a `Forget` could start a command.
     #[test]
     fn a_message_with_a_name_twice_is_refused_wherever_it_is() {
         for text in [

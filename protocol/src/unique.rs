@@ -6,7 +6,19 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 /// Decodes a value, and refuses a repeated name at any depth.
-pub(crate) struct Unique;
+#[derive(Debug, Clone, Copy)]
+pub struct Unique;
+
+/// The value in a JSON text.
+///
+/// # Errors
+/// It is not JSON, or a name is in one object twice.
+pub fn from_slice(json: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let value = Unique.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
 
 impl<'de> DeserializeSeed<'de> for Unique {
     type Value = Value;
@@ -77,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_value_is_the_same_unless_a_name_is_repeated() {
-        let read = |text: &str| Unique.deserialize(&mut serde_json::Deserializer::from_str(text));
+        let read = |text: &str| from_slice(text.as_bytes());
         for text in [
             "null",
             "true",
@@ -93,6 +105,7 @@ mod tests {
         for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#] {
             assert!(read(text).unwrap_err().to_string().contains("duplicate field `a`"), "{text}");
         }
+        assert!(read("1 2").unwrap_err().to_string().contains("trailing characters"));
         // As deep as `serde_json` goes, and not until the stack ends.
         assert!(read(&"[".repeat(100_000)).unwrap_err().to_string().contains("recursion limit"));
     }

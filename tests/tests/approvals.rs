@@ -170,7 +170,7 @@ async fn are_recorded(office: &Office) {
     let expected = [
         ("alice", "another person has to approve it"),
         ("bob", "the list of nodes has changed"),
-        ("", "must be written by an operator for this Task"),
+        ("", "must be signed by an operator for this Task"),
         ("bob", "waits for no approval"),
         ("bob", "the Run that is due has changed"),
         ("bob", "what it runs has changed"),

@@ -167,7 +167,11 @@ impl ChainReport {
             writeln!(f, "    the clock of its writer was set back {}", counted(*set_back, "time"))?;
         }
         if *unknown > 0 {
-            writeln!(f, "    {} of a kind that only a later release knows", counted(*unknown, "record"))?;
+            writeln!(
+                f,
+                "    {} that this release cannot read, such as of a later one",
+                counted(*unknown, "record")
+            )?;
         }
         self.write_end(f)?;
         if self.is_unanchored {

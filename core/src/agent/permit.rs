@@ -55,7 +55,7 @@ pub struct Permit {
     pub signed: Option<SignedPermit>,
     /// The program, or the interpreter of a script.
     pub program: FileIdentity,
-    /// The working directory. Without it, as agents before its introduction kept a permit, nothing is started.
+    /// The working directory. Permits of earlier agents lack it; a command with such a permit is not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryIdentity>,
     /// The command's user.

@@ -85,7 +85,7 @@ impl AgentLoop {
     /// Runs until it receives [`Input::Stop`]. Commands continue without it.
     pub(crate) fn run(mut self) {
         loop {
-            // Not after each event: it takes as long as there are Attempts, which an outage of History lets become many.
+            // Not after each event: its cost grows with the number of Attempts, and there can be many while History is down.
             self.performer.metrics().set_counts(self.agent.living(), self.agent.unacknowledged());
             match self.select() {
                 Ready::Inputs => {

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use sentinel_protocol::ids::{RunNumber, TaskUid};
+use sentinel_protocol::ids::{RunNumber, TaskUid, canonical_number};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_operator::Ended;
@@ -76,8 +76,8 @@ impl AttemptDir {
     pub fn name_parts(&self) -> Option<(TaskUid, RunNumber, u32)> {
         let mut parts = self.name().split('.');
         let task = TaskUid::new(parts.next()?).ok()?;
-        let run = RunNumber(parts.next()?.parse().ok()?);
-        let attempt = parts.next()?.parse().ok()?;
+        let run = RunNumber(canonical_number(parts.next()?)?);
+        let attempt = canonical_number(parts.next()?)?;
         parts.next().is_none().then_some((task, run, attempt))
     }
 

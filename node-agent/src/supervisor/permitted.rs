@@ -48,8 +48,10 @@ pub(super) fn check(
         return Err(Refusal::Policy {
             rule: permit.rule.clone(),
             why: Some(
-                format!("the agent that accepted it did not keep which directory {text} was; run it again")
-                    .into(),
+                format!(
+                    "an earlier agent accepted it and did not record which directory {text} was; run it again"
+                )
+                .into(),
             ),
         });
     };

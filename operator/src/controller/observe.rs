@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sentinel_audit::line::sha256;
 use sentinel_core::plan::TaskPlan;
 use sentinel_core::reconcile::ceiling::Ceilings;
 use sentinel_core::reconcile::ceiling::approval::Consent;
@@ -128,10 +129,15 @@ fn consent(
         return (Consent::default(), None);
     }
     let (consent, forged) = approval::consent(&context.parts.stamps, task);
-    let problem = forged.map(|_| Invalid {
-        field: format!("metadata.annotations[{APPROVAL}]"),
-        value: String::new(),
-        allowed: "must be written by an operator for this Task; what is there approves nothing".to_owned(),
+    let problem = forged.map(|_| {
+        let annotations = task.metadata.annotations.as_ref();
+        let text = annotations.and_then(|all| all.get(APPROVAL)).map_or("", String::as_str);
+        Invalid {
+            field: format!("metadata.annotations[{APPROVAL}]"),
+            // Each is another one.
+            value: format!("a text with the SHA-256 {}", sha256(text.as_bytes())),
+            allowed: "must be signed by an operator for this Task; what is there approves nothing".to_owned(),
+        }
     });
     (consent, problem)
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use sentinel_api::view::{AttemptView, ExecutionView, List, Partial, RunView};
 use sentinel_core::reconcile::run::Trigger;
-use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid};
+use sentinel_protocol::ids::{AttemptId, NodeName, RunNumber, TaskUid, canonical_number};
 use sentinel_protocol::stage::Stage;
 use sentinel_protocol::time::UnixMillis;
 
@@ -197,7 +197,7 @@ pub(super) struct RunText(pub(super) RunNumber);
 impl std::str::FromStr for RunText {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
-        text.parse::<u32>().ok().filter(|number| *number > 0).map(|number| Self(RunNumber(number))).ok_or(())
+        canonical_number(text).map(|number| Self(RunNumber(number))).ok_or(())
     }
 }
 

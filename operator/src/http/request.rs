@@ -64,10 +64,10 @@ impl Request {
     /// The body as JSON.
     ///
     /// # Errors
-    /// 415 when it is not declared as JSON, 400 with line and column when it is invalid.
+    /// 415 when it is not declared as JSON, 400 with line and column when it is invalid or repeats a field.
     pub fn json(&self) -> Result<serde_json::Value, ApiError> {
         self.must_be(&["application/json"])?;
-        serde_json::from_slice(&self.body).map_err(|error| {
+        sentinel_protocol::unique::from_slice(&self.body).map_err(|error| {
             let text = if self.body.is_empty() {
                 "the body is empty; a JSON object is expected".to_owned()
             } else {
@@ -237,6 +237,10 @@ mod tests {
         let error = request.json().unwrap_err();
         assert_eq!(error.status, StatusCode::BAD_REQUEST);
         assert_eq!(error.body.value.as_deref(), Some("line 2, column 7"));
+        // A proxy that takes the first one would see another command than the one that is stored.
+        request.body = Bytes::from_static(br#"{"run": {"command": ["true"], "command": ["reboot"]}}"#);
+        let error = request.json().unwrap_err();
+        assert!(error.body.message.contains("duplicate field `command`"), "{}", error.body.message);
         request.body = Bytes::from("[".repeat(10_000));
         assert_eq!(request.json().unwrap_err().status, StatusCode::BAD_REQUEST);
     }

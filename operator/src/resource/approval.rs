@@ -78,6 +78,11 @@ pub fn read(stamps: &Stamps, task: &Task) -> Result<Option<Approval>, NotGenuine
     if task.uid().as_ref() != Some(&written.task) || !is_signed(stamps, task, &unsigned, &signature) {
         return Err(NotGenuine);
     }
+    // What people see in the annotation is what was signed, and nothing beside it.
+    written.signature = Some(signature);
+    if serde_json::to_string(&written).ok().as_ref() != Some(text) {
+        return Err(NotGenuine);
+    }
     let Written { approver, run, spec_hash, targets_digest, at, expires_at, .. } = written;
     Ok(Some(Approval { approver, run, spec_hash, targets_digest, at, expires_at }))
 }
@@ -146,6 +151,9 @@ mod tests {
         assert_eq!(read(&stamps(7), &with(task("u"), text.clone())), Ok(Some(approval())));
         assert_eq!(read(&stamps(7), &task("u")), Ok(None));
         let refused = |stamps: &Stamps, task: Task| assert_eq!(read(stamps, &task), Err(NotGenuine));
+        // Beside what is signed.
+        refused(&stamps(7), with(task("u"), text.replacen('{', "{\"approvedBy\":\"ceo\",", 1)));
+        refused(&stamps(7), with(task("u"), format!("{text} ")));
         refused(&stamps(9), with(task("u"), text.clone()));
         refused(&Stamps::default(), with(task("u"), text.clone()));
         // Of an earlier Task of this name, or of another name.

@@ -24,7 +24,7 @@ const BATCH: usize = 25;
 /// Valid requests that ran, which later ones repeat.
 const REPLAYED: usize = 100;
 
-/// Mutations between two lines of progress: the short form has none.
+/// Mutations between two lines of progress: the short form prints none.
 const PROGRESS: usize = 2500;
 
 /// Of twenty mutations, those that are of other messages than `Start`.
