@@ -1,7 +1,7 @@
 //! Decodes enums that are tagged within their object. serde's own decoding copies the whole object first, because the tag
 //! may come last; every release writes it first, and then nothing is copied.
 //!
-//! A known field that is there twice is an error, as I-JSON requires (RFC 7493, section 2.3): two readers could take different ones.
+//! A known field that is present twice is an error, as I-JSON requires (RFC 7493, section 2.3): two readers could take different ones.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -72,7 +72,7 @@ impl<'de, T: Tagged> Visitor<'de> for Object<T> {
     }
 }
 
-/// The fields after the tag. A second tag is an error here; another known field that is there twice is one in the variant.
+/// The fields after the tag. A second tag is an error here; another known field that is present twice is one in the variant.
 struct Rest<A> {
     map: A,
     tag: &'static str,

@@ -215,8 +215,12 @@ async fn agent_on_cloned_state_is_refused_and_runs_nothing() {
         if log.contains(&why) { Ok(()) } else { Err(log) }
     })
     .await;
-    let view = system.fleet.get(&format!("/api/v1/nodes/{}", second.name)).await.unwrap();
-    assert_eq!(view["reachable"], false, "{view}");
+    // Its Session has ended at the agent, and a moment later at the operator.
+    until("the node is not reachable by its clone", PATIENCE, || async {
+        let view = system.fleet.get(&format!("/api/v1/nodes/{}", second.name)).await.unwrap();
+        if view["reachable"] == false { Ok(()) } else { Err(view) }
+    })
+    .await;
     let of_second = |attempt: &&String| attempt.contains(&second.name);
     assert_eq!(recording::read(&system.recording()).keys().filter(of_second).count(), 0, "the clone ran it");
 

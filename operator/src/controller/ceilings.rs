@@ -68,8 +68,8 @@ fn record_refused(context: &Context, runs: &TaskRuns, status: &Status, task: &Ta
     });
 }
 
-/// Records that a Task has an approval that no operator has signed for it with a key that is known now. Nobody is named: whom the
-/// annotation names may not have given it.
+/// Records that a Task has an approval that no operator has signed for it with a key that is known now. No person is named: whom
+/// the annotation names may not have given it.
 pub(super) fn record_forged(context: &Context, task: &Task, message: &str) {
     let Some((task, uid)) = identified(task) else { return };
     let message = message.into();
