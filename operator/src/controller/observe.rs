@@ -134,7 +134,7 @@ fn consent(
         let text = annotations.and_then(|all| all.get(APPROVAL)).map_or("", String::as_str);
         Invalid {
             field: format!("metadata.annotations[{APPROVAL}]"),
-            // Each is another one.
+            // So that a second text is recorded too.
             value: format!("a text with the SHA-256 {}", sha256(text.as_bytes())),
             allowed: "must be signed by an operator for this Task; what is there approves nothing".to_owned(),
         }
