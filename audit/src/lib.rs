@@ -8,6 +8,7 @@
 
 pub mod request;
 pub mod record;
+pub mod allowance;
 pub mod line;
 pub mod chain;
 pub mod verify;

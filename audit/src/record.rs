@@ -197,6 +197,13 @@ pub enum Record {
         /// The head.
         head: AuditHead,
     },
+    /// Records were left out: who caused them had caused too many by what leads to nothing, or by reading. See [`crate::allowance`].
+    Omitted {
+        /// Who: `namespace NAME` (who may write its Tasks), `user NAME`, `reader NAME`, `address ADDRESS`, `others`; on a node `operator`.
+        cause: Name,
+        /// How many, since the previous record of this kind.
+        omitted: u64,
+    },
     /// Records were lost, about here: they could not be written, or came faster than they could be.
     Gap {
         /// How many.
@@ -231,6 +238,7 @@ impl Record {
             Self::OutputRead(_) => "OutputRead",
             Self::AccessDenied { .. } => "AccessDenied",
             Self::HeadSeen { .. } => "HeadSeen",
+            Self::Omitted { .. } => "Omitted",
             Self::Gap { .. } => "Gap",
         }
     }

@@ -150,6 +150,8 @@ pub struct Summary {
     pub times: (String, String),
     /// Records that its writer lost, and recorded as lost.
     pub lost: u64,
+    /// Records that its writer left out, and recorded as such: their party had caused too many.
+    pub omitted: u64,
     /// Records that bear an earlier time than the one before: the clock of the writer was set back.
     pub set_back: u64,
     /// Records that this release cannot read, such as of kinds that only a later one knows.
@@ -165,6 +167,7 @@ impl Summary {
             head: line.head(),
             times: (line.time.clone(), line.time.clone()),
             lost: 0,
+            omitted: 0,
             set_back: 0,
             unknown: 0,
         }
@@ -180,6 +183,7 @@ impl Summary {
                 self.writer = Some(format!("{program} on {on}"));
             }
             Some(Record::Gap { lost, .. }) => self.lost = self.lost.saturating_add(*lost),
+            Some(Record::Omitted { omitted, .. }) => self.omitted = self.omitted.saturating_add(*omitted),
             None => self.unknown += 1,
             Some(_) => {}
         }

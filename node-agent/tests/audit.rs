@@ -44,9 +44,13 @@ impl Drop for Agent {
 }
 
 fn start_agent(dir: &Path, gateway: &Gateway) -> Agent {
+    start_agent_with(dir, gateway, &[])
+}
+
+fn start_agent_with(dir: &Path, gateway: &Gateway, flags: &[&str]) -> Agent {
     let mut command = Command::new(env!("CARGO_BIN_EXE_node-agent"));
     command.env_clear().args(["--operator-url", &format!("ws://{}", gateway.address), "--node-name", "n-1"]);
-    command.arg("--token-file").arg(dir.join("token")).arg("--state-dir").arg(dir.join("state"));
+    command.arg("--token-file").arg(dir.join("token")).arg("--state-dir").arg(dir.join("state")).args(flags);
     Agent(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }
 
@@ -190,6 +194,55 @@ async fn what_is_asked_and_done_is_recorded_once_and_in_order() {
     let output = audit(dir.path(), "verify");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains(chain.head.hash.as_str()), "{text}");
+}
+
+/// Retention would have removed the records of what it had run before.
+#[tokio::test]
+async fn an_operator_that_asks_in_vain_all_the_time_fills_a_share_of_what_is_kept() {
+    let dir = node();
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _agent = start_agent_with(dir.path(), &gateway, &["--audit-keep", "1Mi"]);
+    let mut control = gateway.control().await;
+    assert_eq!(run(&mut control, &shell(1, "exit 3")).await, Outcome::Failed { exit_code: 3 });
+    for number in 2..802 {
+        let mut refused = shell(number, &"x".repeat(1000));
+        refused.request.environment = Environment::Host;
+        control.send_message(ToAgent::Start(Box::new(refused))).await;
+        assert!(matches!(control.refused().await.refusal, Refusal::EnvironmentUnavailable { .. }));
+    }
+    for number in 802..1_602 {
+        let Start { attempt, spec_hash, .. } = shell(number, "true");
+        let cancel = Cancel { attempt, spec_hash, epoch: Epoch::from(1), requested_by: None };
+        control.send_message(ToAgent::Cancel(cancel.clone())).await;
+        assert_eq!(control.ended(&cancel.attempt).await.outcome, Outcome::Cancelled);
+    }
+    assert!(matches!(run(&mut control, &shell(1_602, "true")).await, Outcome::Succeeded { .. }));
+    let (chain, records) = within("the record of what was left out", async {
+        loop {
+            let (chain, records) = verified(dir.path());
+            if records.iter().any(|record| record.kind() == "Omitted") {
+                return (chain, records);
+            }
+            control.heartbeat().await;
+        }
+    })
+    .await;
+    assert_eq!((chain.missing(), chain.lost), (0, 0));
+    let of = |wanted: &str| records.iter().filter(|record| record.kind() == wanted).count();
+    assert_eq!((of("Accepted"), of("Started") <= 2), (2, true), "what is run is always recorded");
+    let bare =
+        records.iter().filter(|record| matches!(record, Record::Refused { requested: None, .. })).count();
+    assert!(of("Refused") > bare && bare > 0, "the request is left out first: {bare} of {}", of("Refused"));
+    let bytes: u64 = files(&dir.path().join("state/audit"))
+        .unwrap()
+        .iter()
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    assert!(bytes < 512 << 10, "{bytes} bytes");
+    println!(
+        "800 refused starts and 800 cancels of nothing: {bytes} bytes of audit records, {} records",
+        records.len()
+    );
 }
 
 #[tokio::test]

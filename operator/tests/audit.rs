@@ -151,6 +151,33 @@ fn what_comes_faster_than_it_can_be_written_is_counted_and_recorded_as_lost() {
     assert_eq!(chains[0].lost, in_gaps);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_party_causes_beyond_its_allowance_is_left_out_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new();
+    let audit = start(AuditOptions { kept: 1 << 30, ..in_directory(folder.path()) }, &metrics).unwrap();
+    for number in 0..10_003 {
+        audit.denied(403, "user \"bob\" cannot get tasks/log", || access("bob", &format!("/{number}")));
+    }
+    audit.denied(403, "user \"eve\" cannot get tasks/log", || access("eve", "/a"));
+    audit.output_read(|| access("bob", "/a"));
+    audit.record(|| cancel(1));
+    audit.close();
+    let (chains, records) = verified(Export::open(folder.path()).unwrap());
+    let of = |kind: &str| records.iter().filter(|record| record.kind() == kind).count();
+    assert_eq!(
+        (chains[0].omitted, of("AccessDenied"), of("OutputRead"), of("CancelSent")),
+        (3, 10_001, 1, 1)
+    );
+    let omitted = |record: &Record| match record {
+        Record::Omitted { cause, omitted } if cause.as_str() == "user bob" => *omitted,
+        Record::Omitted { cause, .. } => panic!("{cause}"),
+        _ => 0,
+    };
+    assert_eq!(records.iter().map(omitted).sum::<u64>(), 3);
+    assert!(metrics.render().contains("\nsentinel_audit_records_omitted_total 3\n"), "{}", metrics.render());
+}
+
 fn access(user: &str, path: &str) -> Access {
     Access {
         user: Some(user.into()),

@@ -138,7 +138,7 @@ impl Report {
 
 impl ChainReport {
     fn write(&self, f: &mut fmt::Formatter<'_>, terms: &Terms) -> fmt::Result {
-        let Summary { writer, first, before, head, times, lost, set_back, unknown } = &self.chain;
+        let Summary { writer, first, before, head, times, lost, omitted, set_back, unknown } = &self.chain;
         let writer = writer.as_ref().map_or_else(String::new, |writer| format!(" of {writer}"));
         writeln!(f, "  chain {}{writer}", head.chain)?;
         let records = counted(self.chain.records(), "record");
@@ -162,6 +162,10 @@ impl ChainReport {
         }
         if *lost > 0 {
             writeln!(f, "    its writer lost {}, and recorded that", counted(*lost, "record"))?;
+        }
+        if *omitted > 0 {
+            let omitted = counted(*omitted, "record");
+            writeln!(f, "    its writer left out {omitted} of refusals and reads, and recorded whose")?;
         }
         if *set_back > 0 {
             writeln!(f, "    the clock of its writer was set back {}", counted(*set_back, "time"))?;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use sentinel_audit::allowance::{Allowance, Terms};
 use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Unsynced, Writer, files};
 use sentinel_audit::record::Requested;
 use sentinel_audit::{AuditHead, Record};
@@ -34,6 +35,9 @@ const REOPEN_EVERY: Duration = Duration::from_mins(1);
 /// Heads of the operator's chain are recorded at most this often.
 const HEADS_EVERY: Duration = Duration::from_secs(55);
 
+/// How many records were left out is recorded at most this often.
+const OMITTED_EVERY: Duration = Duration::from_mins(1);
+
 /// Refusals that are remembered, so that a repeated one is recorded once; beyond, the first in key order is dropped.
 const REFUSALS_REMEMBERED: usize = 4096;
 
@@ -51,6 +55,20 @@ pub(crate) struct Trail {
     syncing: Option<JoinHandle<Option<()>>>,
     metrics: Arc<AgentMetrics>,
     lost: u64,
+    fruitless: Fruitless,
+}
+
+/// What the operator asks for without that anything is started: a bounded share of what is kept, since retention removes older
+/// records for it.
+struct Fruitless {
+    /// The times of the allowance are since then.
+    origin: Instant,
+    /// In bytes of records.
+    terms: Terms,
+    allowance: Allowance,
+    /// Records that were left out, and are not recorded as such yet.
+    omitted: u64,
+    recorded_at: Option<Instant>,
 }
 
 /// A directory that could not be opened, and the records that were lost since.
@@ -93,6 +111,7 @@ impl Trail {
             syncing: None,
             metrics,
             lost: 0,
+            fruitless: Fruitless::of(kept),
         };
         trail.reopen();
         trail
@@ -146,6 +165,22 @@ impl Trail {
         }
     }
 
+    /// Appends a record of what started nothing, if there is room for it.
+    fn append_fruitless(&mut self, record: &Record) -> bool {
+        let has_room = self.fruitless.has_room(record);
+        if has_room {
+            self.append(record);
+        }
+        has_room
+    }
+
+    /// Records how many were left out, at most once a minute.
+    fn record_omitted(&mut self, is_end: bool) {
+        if let Some(omitted) = self.fruitless.due(is_end) {
+            self.append(&Record::Omitted { cause: "operator".into(), omitted });
+        }
+    }
+
     // --- what happens ----------------------------------------------------------------------------------------------
 
     /// Records what an event states, before it is handled. Returns what it asks for.
@@ -169,7 +204,9 @@ impl Trail {
             Event::Concluded { attempt, ended } => self.ended(attempt, ended),
             Event::TombstoneWritten(tombstone) => {
                 let (attempt, end) = (tombstone.attempt.clone(), Box::new(tombstone.ended.clone()));
-                self.append(&Record::Ended { attempt, end });
+                if !self.append_fruitless(&Record::Ended { attempt, end }) {
+                    self.fruitless.omitted += 1;
+                }
             }
             Event::Compacted { attempt } => drop(self.recorded.remove(&attempt.directory_name())),
             _ => {}
@@ -219,8 +256,13 @@ impl Trail {
             }
             _ => None,
         };
-        let (attempt, refusal) = (refused.attempt.clone(), refused.refusal.clone());
-        self.append(&Record::Refused { attempt, refusal, requested });
+        let of = |requested| {
+            let (attempt, refusal) = (refused.attempt.clone(), refused.refusal.clone());
+            Record::Refused { attempt, refusal, requested }
+        };
+        if !self.append_fruitless(&of(requested)) && !self.append_fruitless(&of(None)) {
+            self.fruitless.omitted += 1;
+        }
     }
 
     fn cancel_requested(&mut self, cancel: &Cancel, effects: &[Effect]) {
@@ -234,7 +276,12 @@ impl Trail {
         if wants && !is_ignored {
             let Cancel { attempt, epoch, requested_by, .. } = cancel.clone();
             let requested_by = requested_by.map(|by| *by);
-            self.append(&Record::CancelRequested { attempt, epoch, requested_by });
+            let record = Record::CancelRequested { attempt, epoch, requested_by };
+            if !is_new {
+                self.append(&record);
+            } else if !self.append_fruitless(&record) {
+                self.fruitless.omitted += 1;
+            }
         }
     }
 
@@ -314,12 +361,13 @@ impl Trail {
 
     /// Whether [`Trail::sync_later`] has something to do.
     pub(super) fn has_unsynced(&self) -> bool {
-        self.chain.as_ref().map_or(true, Directory::has_unsynced)
+        self.fruitless.omitted > 0 || self.chain.as_ref().map_or(true, Directory::has_unsynced)
     }
 
     /// Makes the records durable in a thread, unless one is at work. Opens the directory again where that failed.
     pub(super) fn sync_later(&mut self) {
         self.reopen();
+        self.record_omitted(false);
         if self.syncing.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
@@ -347,11 +395,35 @@ impl Trail {
         if let Some(thread) = self.syncing.take() {
             let _ = thread.join();
         }
+        self.record_omitted(true);
         if let Ok(directory) = &mut self.chain
             && let Some(unsynced) = directory.take_unsynced()
         {
             sync(unsynced);
         }
+    }
+}
+
+impl Fruitless {
+    /// Of so many bytes that are kept: an eighth at once, and all within 64 hours.
+    fn of(kept: u64) -> Self {
+        let terms = Terms { at_once: kept / 8, per_hour: (kept / 64).max(1) };
+        let allowance = Allowance::full(terms, Duration::ZERO);
+        Self { origin: Instant::now(), terms, allowance, omitted: 0, recorded_at: None }
+    }
+
+    fn has_room(&mut self, record: &Record) -> bool {
+        let bytes = serde_json::to_vec(record).map_or(0, |json| json.len() as u64);
+        self.allowance.take(self.terms, self.origin.elapsed(), bytes)
+    }
+
+    fn due(&mut self, is_end: bool) -> Option<u64> {
+        let is_due = is_end || self.recorded_at.is_none_or(|at| at.elapsed() >= OMITTED_EVERY);
+        if self.omitted == 0 || !is_due {
+            return None;
+        }
+        self.recorded_at = Some(Instant::now());
+        Some(std::mem::take(&mut self.omitted))
     }
 }
 

@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Writer};
 use sentinel_audit::record::Access;
 use sentinel_audit::request::{Command, Request};
 use sentinel_audit::{AuditHead, Chain, Record};
-use sentinel_protocol::ids::{ChainId, NodeName};
+use sentinel_protocol::ids::{ChainId, NodeName, TaskRef};
 use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
 use super::accesses::Accesses;
+use super::bounds::{Bounds, Cause};
 use super::heads::Heads;
 use super::queue::{Counted, Queued};
 use super::stream::{Destination, Stream};
@@ -93,6 +94,7 @@ struct Open {
     head: SyncedHead,
     heads: Mutex<Heads>,
     accesses: Mutex<Accesses>,
+    bounds: Arc<Mutex<Bounds>>,
 }
 
 impl Audit {
@@ -106,16 +108,7 @@ impl Audit {
         clock: &Clock,
         metrics: &Registry,
     ) -> Result<Self, AuditError> {
-        let counted = Arc::new(Counted {
-            queued_bytes: AtomicUsize::new(0),
-            overflowed: AtomicU64::new(0),
-            news: AtomicU64::new(0),
-            written: metrics.counter("sentinel_audit_records_total", "Audit records written."),
-            lost: metrics.counter(
-                "sentinel_audit_records_lost_total",
-                "Audit records that could not be written, or came faster than they could be. The chain states how many.",
-            ),
-        });
+        let counted = Arc::new(Counted::new(metrics));
         let not_streamed = metrics.counter(
             "sentinel_audit_stream_failures_total",
             "Audit records that the destination of --audit-log did not take.",
@@ -147,8 +140,16 @@ impl Audit {
             None => Kept::Memory(begun(&writer, at, &mut copy), head.clone()),
         };
         let (queue, received) = sync_channel(QUEUE);
-        let writer =
-            AuditWriter { kept, stream, counted: counted.clone(), clock: clock.clone(), not_streamed };
+        let bounds = Arc::<Mutex<Bounds>>::default();
+        let (counts, clocks) = (counted.clone(), clock.clone());
+        let writer = AuditWriter {
+            kept,
+            stream,
+            counted: counts,
+            bounds: bounds.clone(),
+            clock: clocks,
+            not_streamed,
+        };
         let thread =
             std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&received));
         let open = Open {
@@ -159,14 +160,23 @@ impl Audit {
             head,
             heads: Mutex::default(),
             accesses: Mutex::default(),
+            bounds,
         };
         Ok(Self { open: Some(Arc::new(open)), unsaved: Arc::default() })
     }
 
-    /// Queues a record, which is made only where records are kept.
+    /// Queues a record of what happens, which is made only where records are kept.
     pub fn record(&self, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
         open.queue(record());
+    }
+
+    /// Queues a record of what a Task of this namespace asks for and does not get, unless the namespace has caused too many.
+    pub fn refusal(&self, task: &TaskRef, record: impl FnOnce() -> Record) {
+        let Some(open) = &self.open else { return };
+        if open.allows(Cause::Namespace(task.namespace.to_string())) {
+            open.queue(record());
+        }
     }
 
     /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since:
@@ -217,7 +227,18 @@ impl Audit {
     pub fn approval_refused(&self, by: Option<&Requester>, about: &str, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
         let caller = by.map(|by| by.user.as_str());
-        if open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, about, Some(409)) {
+        let cause = caller.map_or(Cause::Others, |user| Cause::User(user.to_owned()));
+        if open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, about, Some(409))
+            && open.allows(cause)
+        {
+            open.queue(record());
+        }
+    }
+
+    /// This person approves a Run, again perhaps: the one that counts is in the record of the Run that begins.
+    pub fn approved(&self, by: &Requester, record: impl FnOnce() -> Record) {
+        let Some(open) = &self.open else { return };
+        if open.allows(Cause::User(by.user.to_string())) {
             open.queue(record());
         }
     }
@@ -229,6 +250,15 @@ impl Audit {
         let caller = access.user.as_deref().or(access.from.as_deref());
         let status = denied.map(|(status, _)| status);
         if !open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, &access.path, status) {
+            return;
+        }
+        let cause = match (access.user.as_deref(), access.from.as_deref()) {
+            (Some(user), _) if denied.is_none() => Cause::Reader(user.to_owned()),
+            (Some(user), _) => Cause::User(user.to_owned()),
+            (None, Some(address)) => Cause::Address(address.to_owned()),
+            (None, None) => Cause::Others,
+        };
+        if !open.allows(cause) {
             return;
         }
         open.queue(match denied {
@@ -250,6 +280,19 @@ impl Audit {
 }
 
 impl Open {
+    fn allows(&self, cause: Cause) -> bool {
+        let now = self.clock.monotonic();
+        let is_allowed = self
+            .bounds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(cause, Duration::from_millis(now.0));
+        if !is_allowed {
+            self.counted.omitted.add(1);
+        }
+        is_allowed
+    }
+
     fn queue(&self, record: Record) {
         let weight = weight(&record);
         let bytes = self.counted.queued_bytes.fetch_add(weight, Relaxed);

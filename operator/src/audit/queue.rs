@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use sentinel_audit::Record;
 use sentinel_protocol::time::UnixMillis;
 
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Registry};
 
 /// A record that waits for the writer.
 #[derive(Debug, PartialEq)]
@@ -25,4 +25,24 @@ pub(super) struct Counted {
     pub(super) news: AtomicU64,
     pub(super) written: Counter,
     pub(super) lost: Counter,
+    pub(super) omitted: Counter,
+}
+
+impl Counted {
+    pub(super) fn new(metrics: &Registry) -> Self {
+        Self {
+            queued_bytes: AtomicUsize::new(0),
+            overflowed: AtomicU64::new(0),
+            news: AtomicU64::new(0),
+            written: metrics.counter("sentinel_audit_records_total", "Audit records written."),
+            lost: metrics.counter(
+                "sentinel_audit_records_lost_total",
+                "Audit records that could not be written, or came faster than they could be. The chain states how many.",
+            ),
+            omitted: metrics.counter(
+                "sentinel_audit_records_omitted_total",
+                "Audit records of refusals and reads that were left out: who caused them had caused too many. The chain states whose.",
+            ),
+        }
+    }
 }

@@ -47,7 +47,7 @@ pub(super) fn note_written(
     publish(context, after, Notice { reason: HELD[at], note: message.to_owned(), level });
     let Some(((task, uid), run)) = identified(after).zip(status.held) else { return };
     let (reason, message) = (HELD[at].into(), message.into());
-    context.audit().record(|| Record::RunHeld { task, uid, run, reason, message });
+    context.audit().refusal(&task, || Record::RunHeld { task: task.clone(), uid, run, reason, message });
 }
 
 /// Records that the approval that the Task has does not count, once for each approval and reason.
@@ -59,8 +59,8 @@ fn record_refused(context: &Context, runs: &TaskRuns, status: &Status, task: &Ta
         return;
     }
     let Some((task, uid)) = identified(task) else { return };
-    context.audit().record(|| Record::ApprovalRefused {
-        task,
+    context.audit().refusal(&task, || Record::ApprovalRefused {
+        task: task.clone(),
         uid,
         run: Some(approval.run),
         by: Some(approval.approver.clone()),
@@ -73,7 +73,13 @@ fn record_refused(context: &Context, runs: &TaskRuns, status: &Status, task: &Ta
 pub(super) fn record_forged(context: &Context, task: &Task, message: &str) {
     let Some((task, uid)) = identified(task) else { return };
     let message = message.into();
-    context.audit().record(|| Record::ApprovalRefused { task, uid, run: None, by: None, message });
+    context.audit().refusal(&task, || Record::ApprovalRefused {
+        task: task.clone(),
+        uid,
+        run: None,
+        by: None,
+        message,
+    });
 }
 
 /// A Run has begun, as this Task records it. Publishes and records who approved it.

@@ -184,8 +184,8 @@ fn record_rejection(context: &Context, cache: &mut TaskCache, task: &Task, probl
         return;
     }
     let Some((named, uid)) = identified(task) else { return };
-    context.audit().record(|| Record::SpecRejected {
-        task: named,
+    context.audit().refusal(&named, || Record::SpecRejected {
+        task: named.clone(),
         uid,
         generation,
         message: crate::resource::invalid::describe(problems).into(),

@@ -65,7 +65,14 @@ fn record_cancel(context: &Context, before: &Task, after: &Task) {
     let Some(((task, uid), number)) = identified(after).zip(u32::try_from(number).ok()) else { return };
     // Of the Task whose annotation was handled.
     let requested_by = context.parts.stamps.read(before).requests.remove(CANCEL);
-    context.audit().record(|| Record::CancelAsked { task, uid, run: RunNumber(number), requested_by });
+    let record = Record::CancelAsked { task: task.clone(), uid, run: RunNumber(number), requested_by };
+    let is_cancelled =
+        |task| run_of(task).is_some_and(|run| run.number == i64::from(number) && is_cancelled(run));
+    if is_cancelled(after) && !is_cancelled(before) {
+        context.audit().record(|| record);
+    } else {
+        context.audit().refusal(&task, || record);
+    }
 }
 
 /// Records that a Task that has had a Run is being deleted. Once, and not again by the next leader while its Run ends.

@@ -1,37 +1,70 @@
 //! How far the clock of a node is from the operator's, by its heartbeats.
 //!
-//! A heartbeat has the node's time when it was sent; the difference to the time of its receipt is the offset and the delay.
-//! A delay only adds, so the least of some differences is the closest to the offset.
+//! A heartbeat has the node's time when it was sent. It was sent after its Session had begun and before it was received, so each
+//! heartbeat bounds the offset on both sides; the narrowest bounds of some heartbeats count, as in NTP (RFC 5905, section 8). The first
+//! of a Session gives the highest lower bound, the one with the least delay the lowest upper bound, which is the closest to the offset.
 
 use std::collections::VecDeque;
 
 use sentinel_protocol::time::UnixMillis;
 
-/// Heartbeats that count: after so many, a clock that was set back is measured anew. 128 bytes for each node.
+/// Heartbeats that count: after so many, a clock that was set back is measured anew. 256 bytes for each node.
 const SAMPLES: usize = 16;
 
 /// The offset of one node.
 #[derive(Debug, Default)]
-pub(super) struct ClockOffset(VecDeque<i64>);
+pub(super) struct ClockOffset {
+    /// When its Session began, by the operator's clock.
+    begun: Option<UnixMillis>,
+    samples: VecDeque<Bounds>,
+}
+
+/// Between what the offset is, milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    least: i64,
+    greatest: i64,
+}
 
 impl ClockOffset {
-    /// A heartbeat was received.
-    pub(super) fn add(&mut self, sent: UnixMillis, received: UnixMillis) {
-        if self.0.len() == SAMPLES {
-            self.0.pop_front();
-        }
-        self.0.push_back(received.0.saturating_sub(sent.0));
+    /// A Session begins: its agent has not been answered yet.
+    pub(super) fn begin(&mut self, at: UnixMillis) {
+        self.begun = Some(at);
     }
 
-    /// What is added to the node's time to have that of the operator, milliseconds; `None` before the first heartbeat.
+    /// A heartbeat of the Session was received.
+    pub(super) fn add(&mut self, sent: UnixMillis, received: UnixMillis) {
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        let least = self.begun.map_or(i64::MIN, |begun| begun.0.saturating_sub(sent.0));
+        self.samples.push_back(Bounds { least, greatest: received.0.saturating_sub(sent.0) });
+    }
+
+    /// What is added to the node's time to have that of the operator, milliseconds; `None` before the first heartbeat. It is 0 where
+    /// nothing contradicts that: what looks like another clock is then the delay of the heartbeats.
     pub(super) fn millis(&self) -> Option<i64> {
-        self.0.iter().copied().min()
+        let greatest = self.samples.iter().map(|bounds| bounds.greatest).min()?;
+        let least = self.samples.iter().map(|bounds| bounds.least).max()?;
+        Some(if (least..=greatest).contains(&0) { 0 } else { greatest })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NODE: i64 = 1_000_000;
+
+    /// The offset of a node whose clock is this far behind, after heartbeats that were sent and received so long after the Session began.
+    fn measured(behind: i64, heartbeats: &[(i64, i64)]) -> Option<i64> {
+        let mut offset = ClockOffset::default();
+        offset.begin(UnixMillis(NODE + behind));
+        for (sent, received) in heartbeats {
+            offset.add(UnixMillis(NODE + sent), UnixMillis(NODE + behind + received));
+        }
+        offset.millis()
+    }
 
     #[test]
     fn delay_does_not_count_and_a_clock_that_was_set_is_measured_anew() {
@@ -41,11 +74,22 @@ mod tests {
             offset.add(UnixMillis(1_000), UnixMillis(1_000 - 3_600_000 + delay));
         }
         assert_eq!(offset.millis(), Some(-3_600_000 + 3));
+        offset.begin(UnixMillis(1_001));
         for _ in 0..SAMPLES {
             offset.add(UnixMillis(1_000), UnixMillis(1_007));
         }
         assert_eq!(offset.millis(), Some(7));
         offset.add(UnixMillis(i64::MAX), UnixMillis(i64::MIN));
         assert_eq!(offset.millis(), Some(i64::MIN));
+    }
+
+    #[test]
+    fn a_heartbeat_that_took_long_is_not_taken_for_another_clock() {
+        // With the delay alone, the lines of this node were 170 ms late among those of others.
+        assert_eq!(measured(0, &[(5, 175)]), Some(0));
+        assert_eq!(measured(0, &[(5, 175), (10_005, 10_006)]), Some(0));
+        assert_eq!(measured(3_600_000, &[(5, 175), (10_005, 10_006)]), Some(3_600_001));
+        assert_eq!(measured(-300, &[(5, 175)]), Some(-130), "the clock is ahead by 130 ms at least");
+        assert_eq!(measured(60, &[(1, 2)]), Some(61));
     }
 }

@@ -306,7 +306,7 @@ mod tests {
                 (0..AT_A_TIME).map(|n| NodeName::new(format!("n-{generation}-{n}")).unwrap()).collect();
             let session = SessionId::new(format!("s-{generation}")).unwrap();
             for node in &nodes {
-                registry.begin(node, session.clone(), hello(), clock.monotonic());
+                registry.begin(node, session.clone(), hello(), clock.reading());
             }
             // The agents of the previous generation are disconnected, and its Nodes deleted.
             registry.remove_departed(|node, _| !nodes.contains(node));

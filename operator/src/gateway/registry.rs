@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sentinel_core::reconcile::rollout::{ActiveAttempt, AgentFacts};
 use sentinel_core::samples::{Point, SLOTS};
-use sentinel_core::time::Monotonic;
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::codec::encode_text;
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName, RunNumber, SessionId, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
@@ -304,7 +304,7 @@ impl Registry {
         node: &NodeName,
         session: SessionId,
         hello: Hello,
-        now: Monotonic,
+        now: Now,
     ) -> (Arc<Outbox>, bool) {
         let outbox = Arc::new(Outbox::default());
         let live = LiveSession {

@@ -106,7 +106,7 @@ fn begin(gateway: &Gateway, node: &NodeName, hello: Hello) -> Result<(SessionId,
     gateway.observe_epoch(node, hello.highest_epoch).map_err(SocketEnd::Refused)?;
     let session = Gateway::new_session_id();
     tracing::Span::current().record("session", tracing::field::display(&session));
-    let (outbox, replaced) = gateway.registry().begin(node, session.clone(), hello, gateway.monotonic());
+    let (outbox, replaced) = gateway.registry().begin(node, session.clone(), hello, gateway.now());
     gateway.metrics().sessions.begun.add(1);
     if replaced {
         tracing::warn!("a newer session replaces the current one of this node");

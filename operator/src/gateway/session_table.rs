@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sentinel_core::samples::SampleRing;
-use sentinel_core::time::Monotonic;
+use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{NodeName, SessionId};
 use sentinel_protocol::metrics::NodeMetrics;
 use sentinel_protocol::secret::SealingKey;
@@ -116,13 +116,14 @@ impl SessionTable {
         node: &NodeName,
         session: LiveSession,
         hello: Hello,
-        now: Monotonic,
+        now: Now,
     ) -> Option<LiveSession> {
         let mut shard = self.shard(node).write().unwrap_or_else(PoisonError::into_inner);
         let entry = shard.entry(node.clone()).or_default();
-        entry.touch(now);
+        entry.touch(now.monotonic);
         let mut state = entry.lock();
         state.hello = Some(Arc::new(hello));
+        state.clock.begin(now.wall);
         state.live.replace(session)
     }
 
@@ -211,6 +212,10 @@ mod tests {
 
     use super::*;
 
+    fn at(millis: u64) -> Now {
+        Now { monotonic: Monotonic(millis), wall: UnixMillis(0) }
+    }
+
     #[test]
     fn a_session_never_begins_in_a_removed_entry() {
         let (table, node) = (SessionTable::default(), NodeName::new("n").unwrap());
@@ -232,7 +237,7 @@ mod tests {
                     sealing_key: None,
                     owned: AttemptIndex::default(),
                 };
-                table.begin(&node, live, hello(), Monotonic(1));
+                table.begin(&node, live, hello(), at(1));
                 let entry = table.find(&node);
                 let is_current = entry.is_some_and(|entry| {
                     let mut state = entry.lock();
@@ -256,7 +261,7 @@ mod tests {
         let owned = AttemptIndex::default();
         let inventory = InventoryState::Complete;
         let live = LiveSession { session, outbox: Arc::default(), inventory, sealing_key: None, owned };
-        table.begin(&node, live, hello(), Monotonic(5));
+        table.begin(&node, live, hello(), at(5));
         assert!(!table.remove_idle(&node, Some(Monotonic(5))), "it has a session");
         table.find(&node).unwrap().lock().live = None;
         assert!(!table.remove_idle(&node, Some(Monotonic(4))), "it was seen meanwhile");

@@ -187,7 +187,7 @@ fn is_another(api: &Api, name: &TaskRef, task: &Task, approver: &Requester) -> R
 
 fn record(api: &Api, name: &TaskRef, task: &Task, given: &Approval) {
     let Ok(uid) = TaskUid::new(task.metadata.uid.clone().unwrap_or_default()) else { return };
-    api.audit.record(|| {
+    api.audit.approved(&given.approver, || {
         Record::Approved(Box::new(Approved {
             task: name.clone(),
             uid,

@@ -158,7 +158,8 @@ pub(super) async fn find(
     Ok(found.filter(is_ours))
 }
 
-const RUN: &str = "the number of a Run, 1 or more";
+/// What the number of a Run may be.
+pub(super) const RUN: &str = "the number of a Run, 1 or more, without leading zeros";
 
 /// The id of an Execution from the segments of a path.
 pub(super) fn id(parts: &[String]) -> Result<(TaskUid, RunNumber, NodeName), ApiError> {

@@ -71,7 +71,7 @@ impl Request {
             let text = if self.body.is_empty() {
                 "the body is empty; a JSON object is expected".to_owned()
             } else {
-                format!("the body is not JSON: {error}")
+                format!("the body cannot be read as JSON: {error}")
             };
             ApiError::new(StatusCode::BAD_REQUEST, Reason::InvalidJson, text).at(
                 "body",

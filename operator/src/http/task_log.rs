@@ -6,7 +6,7 @@ use sentinel_protocol::ids::{NodeName, RunNumber, TaskUid};
 use super::answer::Answer;
 use super::api::Api;
 use super::error::{ApiError, Reason};
-use super::executions::{RunText, unable};
+use super::executions::{RUN, RunText, unable};
 use super::request::{Query, Request};
 use super::{logs, merged_log, tasks};
 use crate::history::query::ExecutionQuery;
@@ -22,7 +22,7 @@ pub(super) async fn read(
     let task = tasks::find(api, &name).await?;
     let uid = task.metadata.uid.as_deref().unwrap_or_default();
     let uid = TaskUid::new(uid).map_err(|error| ApiError::internal(format!("the Task's uid is {error}")))?;
-    let number = query.read::<RunText>("run", "the number of a Run, 1 or more")?.map(|text| text.0);
+    let number = query.read::<RunText>("run", RUN)?.map(|text| text.0);
     let latest = task.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.number);
     let latest = latest.and_then(|number| u32::try_from(number).ok()).map(RunNumber);
     let Some(run) = number.or(latest) else {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, BodyError};
 use super::api::Api;
 use super::error::{ApiError, Problem, Reason};
-use super::executions::RunText;
+use super::executions::{RUN, RunText};
 use super::feed::Feed;
 use super::rendering;
 use super::request::{Query, Request};
@@ -263,8 +263,7 @@ pub(super) async fn cancel(
     request: &Request,
 ) -> Result<Answer, ApiError> {
     let name = named(parts)?;
-    let wanted =
-        query.read::<RunText>("run", "the number of a Run, 1 or more")?.map(|text| i64::from(text.0.0));
+    let wanted = query.read::<RunText>("run", RUN)?.map(|text| i64::from(text.0.0));
     let task = find(api, &name).await?;
     let conflict = |message: String| ApiError::new(StatusCode::CONFLICT, Reason::Conflict, message);
     let Some(run) = task.status.as_ref().and_then(|status| status.run.as_ref()) else {

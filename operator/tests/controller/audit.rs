@@ -14,7 +14,7 @@ use sentinel_operator::controller::CurrentCeilings;
 use sentinel_operator::metrics::Registry;
 use sentinel_operator::resource::marks::{APPROVAL, CANCEL, RERUN};
 use sentinel_operator::resource::{Task, manifest};
-use sentinel_protocol::ids::RunNumber;
+use sentinel_protocol::ids::{RunNumber, TaskUid};
 use sentinel_protocol::outcome::Outcome;
 use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::requester::Requester;
@@ -43,6 +43,9 @@ const OF_QUEUE: Proof = Proof::By(
     "what_comes_faster_than_it_can_be_written_is_counted_and_recorded_as_lost",
 );
 
+const OF_BOUNDS: Proof =
+    Proof::By("operator/tests/audit.rs", "what_a_party_causes_beyond_its_allowance_is_left_out_and_counted");
+
 /// The proof of each kind.
 const PROOFS: &[(&str, Proof)] = &[
     ("Began", OF_SYSTEM),
@@ -66,6 +69,7 @@ const PROOFS: &[(&str, Proof)] = &[
     ("OutputRead", OF_SYSTEM),
     ("AccessDenied", OF_SYSTEM),
     ("HeadSeen", OF_SYSTEM),
+    ("Omitted", OF_BOUNDS),
     ("Gap", OF_QUEUE),
 ];
 
@@ -110,7 +114,7 @@ impl Audited {
         }
         let ceilings = File::new(ceilings);
         let options =
-            AuditOptions { directory: Some(directory.path().to_owned()), ..AuditOptions::default() };
+            AuditOptions { directory: Some(directory.path().to_owned()), kept: 1 << 30, stream: None };
         let audit = Audit::start(options, "op-1", &Clock::system(), &Registry::new()).unwrap();
         let current = CurrentCeilings::of_file(ceilings.path.clone()).unwrap();
         let stage = Stage::audited(audit.clone(), cluster.path(), (current, stamps()), nodes);
@@ -392,6 +396,57 @@ async fn an_approval_that_does_not_count_any_more_is_recorded_with_the_reason() 
         })
         .collect();
     assert_eq!(refused, [(Some(person("bob")), "the approval by bob has expired".to_owned())]);
+}
+
+/// Retention would have removed the records of others.
+#[tokio::test(start_paused = true)]
+async fn who_may_change_tasks_cannot_fill_the_audit_with_what_they_do_not_get() {
+    let audited = Audited::new(&one(ABOVE_ONE), &["a", "b"]);
+    let (stage, task) = (&audited.stage, task_ref("other"));
+    let use_up = |times: usize| {
+        for _ in 0..times {
+            let (uid, message) = (TaskUid::new("other").unwrap(), "not valid".into());
+            let rejected = Record::SpecRejected { task: task.clone(), uid, generation: 1, message };
+            audited.audit.refusal(&task, || rejected);
+        }
+        times
+    };
+    let mut rejected = use_up(10_000);
+    audited.apply("alice", "t", HELLO).await;
+    stage.until("t", |task| awaiting(task).is_some()).await;
+    stage.cluster.annotate(task_ref("t"), APPROVAL, Some("yes".to_owned())).await.unwrap();
+    stage.calm().await;
+    audited.approve("bob", "t").await;
+    stage.starts(2).await;
+    audited.annotate(Some("carol"), "t", CANCEL, "1").await;
+    stage.until_delivered(|all| all.iter().any(|one| matches!(one, Delivered::Cancel(_)))).await;
+    for node in ["a", "b"] {
+        stage.report("t", 1, node, ended(Outcome::Cancelled));
+    }
+    stage.until("t", has_ended).await;
+    // It cancels nothing.
+    let spec = ONE_NODE.replacen('{', "{timeouts: {start: 5s}, ", 1);
+    stage.disconnect("a");
+    audited.apply("alice", "u", &spec).await;
+    stage.until("u", has_ended).await;
+    rejected += use_up(100);
+    audited.annotate(Some("carol"), "u", CANCEL, "1").await;
+
+    let records = audited.end().await;
+    let of = |kind: &str| records.iter().filter(|record| record.kind() == kind).count();
+    assert_eq!((of("RunHeld"), of("ApprovalRefused")), (0, 0));
+    assert_eq!((of("RunBegan"), of("CancelAsked"), of("RunEnded")), (2, 1, 2), "what happens is recorded");
+    let omitted: Vec<_> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Omitted { cause, omitted } => Some((cause.as_str(), *omitted)),
+            _ => None,
+        })
+        .collect();
+    assert!(omitted.iter().all(|(cause, _)| *cause == "namespace default"), "{omitted:?}");
+    let of_others = (rejected - of("SpecRejected")) as u64;
+    let omitted: u64 = omitted.iter().map(|(_, omitted)| omitted).sum();
+    assert_eq!(omitted - of_others, 3, "held, forged, and a cancel of nothing");
 }
 
 /// It was logged only.
