@@ -1,59 +1,66 @@
-//! How many records a party may cause by what leads to nothing: refused requests, specs that are invalid, reads.
+//! How much space parties may take with minor records.
 //!
-//! Retention removes the oldest records, so a party that can cause any number of new ones could remove what is known of it. What is
-//! run is always recorded; of the rest each party has an allowance, and what exceeds it is counted.
+//! A *minor record* is of what starts and stops nothing: a refusal, a spec that is invalid, a cancel of nothing, a reading. Retention
+//! removes the oldest records, and a party can cause any number of minor ones, so each has an allowance in bytes. What exceeds it is
+//! counted, and recorded as left out ([`Record::Omitted`](crate::Record::Omitted)).
 
 use std::time::Duration;
 
-/// What may be used at once, and how much of it comes back in an hour.
+const DAY_MILLIS: u128 = 86_400_000;
+
+/// How much may be used at once, and how much of it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Units at once.
+    /// Bytes at once.
     pub at_once: u64,
-    /// Units that come back per hour. More than 0.
-    pub per_hour: u64,
+    /// Bytes that come back in a day.
+    pub per_day: u64,
 }
 
-/// What one party has left.
+/// What is left of an allowance.
 #[derive(Debug, Clone)]
 pub struct Allowance {
+    terms: Terms,
     left: u64,
-    /// Up to when the units that came back are counted, by a monotonic clock.
-    counted_to: Duration,
+    /// What has come back of the next byte, in bytes × milliseconds per day.
+    part: u128,
+    /// Up to when is counted what has come back, milliseconds of a monotonic clock.
+    counted_to: u128,
 }
 
-const HOUR_MILLIS: u128 = 3_600_000;
-
 impl Allowance {
-    /// Nothing of it is used. `now` is a time of a monotonic clock, as in every later call.
+    /// Nothing of it is used. `now` is a time of a monotonic clock, as in every other call.
     pub fn full(terms: Terms, now: Duration) -> Self {
-        Self { left: terms.at_once, counted_to: now }
+        Self { terms, left: terms.at_once, part: 0, counted_to: now.as_millis() }
     }
 
-    /// Whether so many units are left, which are used then.
-    pub fn take(&mut self, terms: Terms, now: Duration, units: u64) -> bool {
-        self.refill(terms, now);
-        let left = self.left.checked_sub(units);
-        self.left = left.unwrap_or(self.left);
-        left.is_some()
+    /// Whether so many bytes are left.
+    pub fn has(&mut self, bytes: u64, now: Duration) -> bool {
+        self.refill(now);
+        self.left >= bytes
+    }
+
+    /// Whether so many bytes are left, which are used then.
+    pub fn take(&mut self, bytes: u64, now: Duration) -> bool {
+        let has = self.has(bytes, now);
+        if has {
+            self.left -= bytes;
+        }
+        has
     }
 
     /// Whether nothing of it is used.
-    pub fn is_full(&mut self, terms: Terms, now: Duration) -> bool {
-        self.refill(terms, now);
-        self.left == terms.at_once
+    pub fn is_full(&mut self, now: Duration) -> bool {
+        self.has(self.terms.at_once, now)
     }
 
-    fn refill(&mut self, terms: Terms, now: Duration) {
-        let elapsed = now.saturating_sub(self.counted_to).as_millis();
-        let back = elapsed * u128::from(terms.per_hour) / HOUR_MILLIS;
-        self.left = self.left.saturating_add(u64::try_from(back).unwrap_or(u64::MAX)).min(terms.at_once);
-        // Only the time for whole units: what is asked often comes back too.
-        let counted = (back * HOUR_MILLIS).div_ceil(u128::from(terms.per_hour.max(1)));
-        self.counted_to += Duration::from_millis(u64::try_from(counted).unwrap_or(u64::MAX));
-        if self.left == terms.at_once {
-            self.counted_to = self.counted_to.max(now);
-        }
+    fn refill(&mut self, now: Duration) {
+        let elapsed = now.as_millis().saturating_sub(self.counted_to);
+        self.counted_to += elapsed;
+        let back = self.part + elapsed.saturating_mul(self.terms.per_day.into());
+        let bytes = u64::try_from(back / DAY_MILLIS).unwrap_or(u64::MAX);
+        self.left = self.left.saturating_add(bytes).min(self.terms.at_once);
+        self.part = if self.left == self.terms.at_once { 0 } else { back % DAY_MILLIS };
     }
 }
 
@@ -63,42 +70,43 @@ mod tests {
 
     use super::*;
 
-    const TERMS: Terms = Terms { at_once: 10, per_hour: 60 };
+    const HOUR: Duration = Duration::from_hours(1);
 
     #[test]
-    fn what_is_used_comes_back_by_the_hour_and_no_more_than_there_was() {
-        let mut allowance = Allowance::full(TERMS, Duration::ZERO);
-        let mut taken =
-            |at: u64| (0..100).filter(|_| allowance.take(TERMS, Duration::from_secs(at), 1)).count();
-        assert_eq!(
-            [taken(0), taken(59), taken(60), taken(61), taken(120), taken(100_000)],
-            [10, 0, 1, 0, 1, 10]
-        );
-        assert!(!allowance.take(TERMS, Duration::from_secs(50), 1), "an earlier time gives nothing");
-        assert!(allowance.is_full(TERMS, Duration::from_secs(100_600)));
-        assert!(
-            !allowance.take(TERMS, Duration::from_secs(100_600), 11)
-                && allowance.is_full(TERMS, Duration::MAX)
-        );
+    fn what_is_used_comes_back_and_no_more_than_there_was() {
+        let mut allowance = Allowance::full(Terms { at_once: 10, per_day: 24 }, HOUR);
+        let mut taken = |hours: f64| (0..100).filter(|_| allowance.take(1, HOUR.mul_f64(hours))).count();
+        let at = [1.0, 1.9, 2.0, 2.5, 3.1, 4.0, 1_000.0];
+        assert_eq!(at.map(&mut taken), [10, 0, 1, 0, 1, 1, 10]);
+        assert!(!allowance.take(1, HOUR), "an earlier time gives nothing");
+        assert!(!allowance.is_full(1_009 * HOUR) && allowance.is_full(1_010 * HOUR));
+        assert!(!allowance.take(11, Duration::MAX) && allowance.is_full(Duration::MAX));
     }
 
     proptest! {
-        /// However it is asked: no more than at once and what came back since, and no less if everything is always taken.
+        /// However it is asked: exactly what was there and what came back, if everything is always taken.
         #[test]
-        fn never_gives_more_than_its_terms(
+        fn gives_its_terms_and_no_more(
             at_once in 1_u64..50,
-            per_hour in 1_u64..10_000,
-            steps in proptest::collection::vec((0_u64..400_000, 1_u64..5), 1..200),
+            per_day in 0_u64..10_000_000,
+            steps in proptest::collection::vec(0_u64..5_000, 1..200),
         ) {
-            let terms = Terms { at_once, per_hour };
-            let mut allowance = Allowance::full(terms, Duration::ZERO);
-            let (mut now, mut taken) = (0, 0_u64);
-            for (millis, units) in steps {
+            let mut allowance = Allowance::full(Terms { at_once, per_day }, Duration::ZERO);
+            let (mut now, mut taken, mut expected, mut part) = (0, 0_u64, 0_u64, 0_u64);
+            for millis in steps {
                 now += millis;
-                if allowance.take(terms, Duration::from_millis(now), units) {
-                    taken += units;
+                part += millis * per_day;
+                let back = part / 86_400_000;
+                // What is not used within `at_once` is forfeited.
+                part = if back >= at_once { 0 } else { part % 86_400_000 };
+                expected += if expected == 0 { at_once } else { back.min(at_once) };
+                if expected == at_once && taken == 0 {
+                    part = 0;
                 }
-                prop_assert!(taken <= at_once + now * per_hour / 3_600_000);
+                while allowance.take(1, Duration::from_millis(now)) {
+                    taken += 1;
+                }
+                prop_assert_eq!(taken, expected);
             }
         }
     }

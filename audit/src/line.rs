@@ -176,6 +176,16 @@ pub fn decode(line: &[u8]) -> Result<Line, LineError> {
     Ok(Line { chain, seq, time, prev, hash, kind, record })
 }
 
+/// The most bytes that the line of a record has, whatever its number; of one that is too long for a line, `u64::MAX`.
+pub fn greatest_length(record: &Record) -> u64 {
+    // The ids of chains are UUIDs.
+    let chain = "0".repeat(36);
+    let line = ChainId::new(chain)
+        .ok()
+        .and_then(|chain| encode(&chain, u64::MAX, UnixMillis::LAST, NO_HASH, record).ok());
+    line.map_or(u64::MAX, |(line, _)| line.len() as u64)
+}
+
 /// The content of a line, and its hash.
 fn parts(line: &[u8]) -> Option<(&[u8], Sha256Hex)> {
     let content = line.len().checked_sub(BEFORE_HASH.len() + DIGEST + AFTER_HASH.len())?;
@@ -231,7 +241,9 @@ mod tests {
         assert_eq!(sha256(content.as_bytes()), hash);
         assert_eq!(text, format!("{content},\"hash\":\"{hash}\"}}\n"));
         let read = decode(text.trim_end().as_bytes()).unwrap();
-        assert_eq!((read.seq, read.kind.as_str(), read.record), (7, "Gap", Some(record)));
+        assert_eq!((read.seq, read.kind.as_str(), read.record.as_ref()), (7, "Gap", Some(&record)));
+        // Of an id of 36 characters, and a number of 20 digits.
+        assert_eq!(greatest_length(&record), text.len() as u64 + 33 + 19);
     }
 
     #[test]

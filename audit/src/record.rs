@@ -197,12 +197,13 @@ pub enum Record {
         /// The head.
         head: AuditHead,
     },
-    /// Records were left out: who caused them had caused too many by what leads to nothing, or by reading. See [`crate::allowance`].
+    /// Minor records were left out since the previous record of this kind: their parties had caused too many. See
+    /// [`allowance`](crate::allowance).
     Omitted {
-        /// Who: `namespace NAME` (who may write its Tasks), `user NAME`, `reader NAME`, `address ADDRESS`, `others`; on a node `operator`.
-        cause: Name,
-        /// How many, since the previous record of this kind.
+        /// How many, of all parties.
         omitted: u64,
+        /// The parties of whom most were left out, at most 8.
+        by: Vec<Omission>,
     },
     /// Records were lost, about here: they could not be written, or came faster than they could be.
     Gap {
@@ -322,6 +323,17 @@ pub struct Approved {
     pub targets_sha256: Name,
     /// From when on it does not count, by the operator's clock.
     pub expires_at: UnixMillis,
+}
+
+/// Minor records of one party that were left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Omission {
+    /// Who caused them: `namespace NAME` for those who may write its Tasks, `user NAME`, `approver NAME`, `reader NAME`,
+    /// `address ADDRESS`, or `others of kind user` and so on; on a node `operator`.
+    pub cause: Name,
+    /// How many.
+    pub omitted: u64,
 }
 
 /// The digest of a target list, as [`RunBegan::targets_sha256`] has it.

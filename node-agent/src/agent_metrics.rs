@@ -23,6 +23,7 @@ pub(crate) struct AgentMetrics {
     dropped: AtomicU64,
     restarts: AtomicU64,
     unrecorded: AtomicU64,
+    omitted: AtomicU64,
 }
 
 impl AgentMetrics {
@@ -70,6 +71,18 @@ impl AgentMetrics {
             tracing::error!(
                 total,
                 "audit records of this node could not be written; the chain will state how many are missing"
+            );
+        }
+    }
+
+    /// An audit record was left out: the operator asks too often for what this node refuses or does not have.
+    pub(crate) fn count_omitted(&self) {
+        let total = self.omitted.fetch_add(1, Relaxed) + 1;
+        if total % LOG_EVERY_UNRECORDED == 1 {
+            tracing::warn!(
+                total,
+                "the operator asks for more that this node refuses, or does not have, than is recorded one by one; the chain will state \
+                 how much was left out"
             );
         }
     }

@@ -164,8 +164,8 @@ impl ChainReport {
             writeln!(f, "    its writer lost {}, and recorded that", counted(*lost, "record"))?;
         }
         if *omitted > 0 {
-            let omitted = counted(*omitted, "record");
-            writeln!(f, "    its writer left out {omitted} of refusals and reads, and recorded whose")?;
+            let omitted = counted(*omitted, "minor record");
+            writeln!(f, "    its writer left out {omitted}, and recorded whose")?;
         }
         if *set_back > 0 {
             writeln!(f, "    the clock of its writer was set back {}", counted(*set_back, "time"))?;

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use sentinel_audit::allowance::{Allowance, Terms};
 use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Unsynced, Writer, files};
-use sentinel_audit::record::Requested;
+use sentinel_audit::line::greatest_length;
+use sentinel_audit::record::{Omission, Requested};
 use sentinel_audit::{AuditHead, Record};
 use sentinel_core::agent::{Effect, Event, Permit};
 use sentinel_protocol::ids::{AttemptId, ChainId};
@@ -36,7 +37,7 @@ const REOPEN_EVERY: Duration = Duration::from_mins(1);
 const HEADS_EVERY: Duration = Duration::from_secs(55);
 
 /// How many records were left out is recorded at most this often.
-const OMITTED_EVERY: Duration = Duration::from_mins(1);
+const OMITTED_EVERY: Duration = Duration::from_mins(10);
 
 /// Refusals that are remembered, so that a repeated one is recorded once; beyond, the first in key order is dropped.
 const REFUSALS_REMEMBERED: usize = 4096;
@@ -55,16 +56,13 @@ pub(crate) struct Trail {
     syncing: Option<JoinHandle<Option<()>>>,
     metrics: Arc<AgentMetrics>,
     lost: u64,
-    fruitless: Fruitless,
+    minor: Minor,
 }
 
-/// What the operator asks for without that anything is started: a bounded share of what is kept, since retention removes older
-/// records for it.
-struct Fruitless {
+/// Minor records: what the operator asks for, and nothing is started or ended by it.
+struct Minor {
     /// The times of the allowance are since then.
     origin: Instant,
-    /// In bytes of records.
-    terms: Terms,
     allowance: Allowance,
     /// Records that were left out, and are not recorded as such yet.
     omitted: u64,
@@ -111,7 +109,7 @@ impl Trail {
             syncing: None,
             metrics,
             lost: 0,
-            fruitless: Fruitless::of(kept),
+            minor: Minor::of(kept),
         };
         trail.reopen();
         trail
@@ -165,19 +163,22 @@ impl Trail {
         }
     }
 
-    /// Appends a record of what started nothing, if there is room for it.
-    fn append_fruitless(&mut self, record: &Record) -> bool {
-        let has_room = self.fruitless.has_room(record);
-        if has_room {
-            self.append(record);
+    /// Appends the first of these minor records for which there is room; otherwise it is left out.
+    fn append_minor(&mut self, forms: &[Record]) {
+        if let Some(record) = forms.iter().find(|record| self.minor.has_room(record)) {
+            return self.append(record);
         }
-        has_room
+        self.minor.omitted += 1;
+        self.metrics.count_omitted();
     }
 
-    /// Records how many were left out, at most once a minute.
+    /// Records how many were left out, if that is due.
     fn record_omitted(&mut self, is_end: bool) {
-        if let Some(omitted) = self.fruitless.due(is_end) {
-            self.append(&Record::Omitted { cause: "operator".into(), omitted });
+        if self.minor.is_due(is_end) {
+            self.minor.recorded_at = Some(Instant::now());
+            let omitted = std::mem::take(&mut self.minor.omitted);
+            let by = vec![Omission { cause: "operator".into(), omitted }];
+            self.append(&Record::Omitted { omitted, by });
         }
     }
 
@@ -204,9 +205,7 @@ impl Trail {
             Event::Concluded { attempt, ended } => self.ended(attempt, ended),
             Event::TombstoneWritten(tombstone) => {
                 let (attempt, end) = (tombstone.attempt.clone(), Box::new(tombstone.ended.clone()));
-                if !self.append_fruitless(&Record::Ended { attempt, end }) {
-                    self.fruitless.omitted += 1;
-                }
+                self.append_minor(&[Record::Ended { attempt, end }]);
             }
             Event::Compacted { attempt } => drop(self.recorded.remove(&attempt.directory_name())),
             _ => {}
@@ -260,9 +259,7 @@ impl Trail {
             let (attempt, refusal) = (refused.attempt.clone(), refused.refusal.clone());
             Record::Refused { attempt, refusal, requested }
         };
-        if !self.append_fruitless(&of(requested)) && !self.append_fruitless(&of(None)) {
-            self.fruitless.omitted += 1;
-        }
+        self.append_minor(&[of(requested), of(None)]);
     }
 
     fn cancel_requested(&mut self, cancel: &Cancel, effects: &[Effect]) {
@@ -277,11 +274,7 @@ impl Trail {
             let Cancel { attempt, epoch, requested_by, .. } = cancel.clone();
             let requested_by = requested_by.map(|by| *by);
             let record = Record::CancelRequested { attempt, epoch, requested_by };
-            if !is_new {
-                self.append(&record);
-            } else if !self.append_fruitless(&record) {
-                self.fruitless.omitted += 1;
-            }
+            if is_new { self.append_minor(&[record]) } else { self.append(&record) }
         }
     }
 
@@ -361,7 +354,7 @@ impl Trail {
 
     /// Whether [`Trail::sync_later`] has something to do.
     pub(super) fn has_unsynced(&self) -> bool {
-        self.fruitless.omitted > 0 || self.chain.as_ref().map_or(true, Directory::has_unsynced)
+        self.minor.is_due(false) || self.chain.as_ref().map_or(true, Directory::has_unsynced)
     }
 
     /// Makes the records durable in a thread, unless one is at work. Opens the directory again where that failed.
@@ -404,26 +397,21 @@ impl Trail {
     }
 }
 
-impl Fruitless {
-    /// Of so many bytes that are kept: an eighth at once, and all within 64 hours.
+impl Minor {
+    /// Of so many bytes that are kept: an eighth at once, and an eighth a day.
     fn of(kept: u64) -> Self {
-        let terms = Terms { at_once: kept / 8, per_hour: (kept / 64).max(1) };
+        let terms = Terms { at_once: kept / 8, per_day: kept / 8 };
         let allowance = Allowance::full(terms, Duration::ZERO);
-        Self { origin: Instant::now(), terms, allowance, omitted: 0, recorded_at: None }
+        Self { origin: Instant::now(), allowance, omitted: 0, recorded_at: None }
     }
 
     fn has_room(&mut self, record: &Record) -> bool {
-        let bytes = serde_json::to_vec(record).map_or(0, |json| json.len() as u64);
-        self.allowance.take(self.terms, self.origin.elapsed(), bytes)
+        self.allowance.take(greatest_length(record), self.origin.elapsed())
     }
 
-    fn due(&mut self, is_end: bool) -> Option<u64> {
+    fn is_due(&self, is_end: bool) -> bool {
         let is_due = is_end || self.recorded_at.is_none_or(|at| at.elapsed() >= OMITTED_EVERY);
-        if self.omitted == 0 || !is_due {
-            return None;
-        }
-        self.recorded_at = Some(Instant::now());
-        Some(std::mem::take(&mut self.omitted))
+        self.omitted > 0 && is_due
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sentinel_audit::directory::{Directory, DirectoryError, SyncedHead, Writer};
+use sentinel_audit::directory::{Directory, DirectoryError, MIN_KEPT, SyncedHead, Writer};
+use sentinel_audit::line::greatest_length;
 use sentinel_audit::record::Access;
 use sentinel_audit::request::{Command, Request};
 use sentinel_audit::{AuditHead, Chain, Record};
@@ -16,7 +17,7 @@ use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 
 use super::accesses::Accesses;
-use super::bounds::{Bounds, Cause};
+use super::bounds::{Bounds, Kind};
 use super::heads::Heads;
 use super::queue::{Counted, Queued};
 use super::stream::{Destination, Stream};
@@ -28,6 +29,9 @@ use crate::metrics::Registry;
 /// Records that may be queued, and their bytes; beyond, they are lost, counted and recorded as lost.
 const QUEUE: usize = 16_384;
 const QUEUE_BYTES: usize = 32 << 20;
+
+/// The name of a party that has none.
+const NOT_KNOWN: &str = "not known";
 
 /// What a record without a command takes, about.
 const USUAL_BYTES: usize = 1024;
@@ -94,7 +98,7 @@ struct Open {
     head: SyncedHead,
     heads: Mutex<Heads>,
     accesses: Mutex<Accesses>,
-    bounds: Arc<Mutex<Bounds>>,
+    bounds: Mutex<Bounds>,
 }
 
 impl Audit {
@@ -113,7 +117,7 @@ impl Audit {
             "sentinel_audit_stream_failures_total",
             "Audit records that the destination of --audit-log did not take.",
         );
-        let AuditOptions { directory, kept, stream } = options;
+        let AuditOptions { directory, kept: to_keep, stream } = options;
         if directory.is_none() && stream.is_none() {
             return Ok(Self::default());
         }
@@ -134,22 +138,14 @@ impl Audit {
         };
         let kept = match directory {
             Some(path) => {
-                let opened = Directory::open(&path, kept, new_id(), &writer, head.clone(), at, &mut copy)?;
+                let opened = Directory::open(&path, to_keep, new_id(), &writer, head.clone(), at, &mut copy)?;
                 Kept::Directory(Box::new(opened))
             }
             None => Kept::Memory(begun(&writer, at, &mut copy), head.clone()),
         };
         let (queue, received) = sync_channel(QUEUE);
-        let bounds = Arc::<Mutex<Bounds>>::default();
-        let (counts, clocks) = (counted.clone(), clock.clone());
-        let writer = AuditWriter {
-            kept,
-            stream,
-            counted: counts,
-            bounds: bounds.clone(),
-            clock: clocks,
-            not_streamed,
-        };
+        let writer =
+            AuditWriter { kept, stream, counted: counted.clone(), clock: clock.clone(), not_streamed };
         let thread =
             std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&received));
         let open = Open {
@@ -160,7 +156,7 @@ impl Audit {
             head,
             heads: Mutex::default(),
             accesses: Mutex::default(),
-            bounds,
+            bounds: Mutex::new(Bounds::new(to_keep.max(MIN_KEPT))),
         };
         Ok(Self { open: Some(Arc::new(open)), unsaved: Arc::default() })
     }
@@ -171,12 +167,10 @@ impl Audit {
         open.queue(record());
     }
 
-    /// Queues a record of what a Task of this namespace asks for and does not get, unless the namespace has caused too many.
+    /// Queues a minor record of what a Task asks for and does not get, unless its namespace has caused too many.
     pub fn refusal(&self, task: &TaskRef, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
-        if open.allows(Cause::Namespace(task.namespace.to_string())) {
-            open.queue(record());
-        }
+        open.queue_minor((Kind::Namespace, task.namespace.as_str()), record());
     }
 
     /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since:
@@ -195,6 +189,9 @@ impl Audit {
     /// The heads that History does not have yet, its own as that of `operator`. They are taken, and those that History does not take are
     /// to be put back.
     pub fn take_unsaved(&self) -> Vec<(String, AuditHead)> {
+        if let Some(open) = &self.open {
+            open.queue_omitted(false);
+        }
         let own = self.head().map(|head| ("operator".to_owned(), head));
         own.into_iter().chain(self.unsaved.take()).collect()
     }
@@ -227,20 +224,15 @@ impl Audit {
     pub fn approval_refused(&self, by: Option<&Requester>, about: &str, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
         let caller = by.map(|by| by.user.as_str());
-        let cause = caller.map_or(Cause::Others, |user| Cause::User(user.to_owned()));
-        if open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, about, Some(409))
-            && open.allows(cause)
-        {
-            open.queue(record());
+        if open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, about, Some(409)) {
+            open.queue_minor((Kind::User, caller.unwrap_or(NOT_KNOWN)), record());
         }
     }
 
     /// This person approves a Run, again perhaps: the one that counts is in the record of the Run that begins.
     pub fn approved(&self, by: &Requester, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
-        if open.allows(Cause::User(by.user.to_string())) {
-            open.queue(record());
-        }
+        open.queue_minor((Kind::Approver, by.user.as_str()), record());
     }
 
     fn access(&self, denied: Option<(u16, &str)>, access: impl FnOnce() -> Access) {
@@ -252,24 +244,23 @@ impl Audit {
         if !open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, &access.path, status) {
             return;
         }
-        let cause = match (access.user.as_deref(), access.from.as_deref()) {
-            (Some(user), _) if denied.is_none() => Cause::Reader(user.to_owned()),
-            (Some(user), _) => Cause::User(user.to_owned()),
-            (None, Some(address)) => Cause::Address(address.to_owned()),
-            (None, None) => Cause::Others,
+        let caller = caller.unwrap_or(NOT_KNOWN).to_owned();
+        let kind = match (&access.user, denied) {
+            (None, _) => Kind::Address,
+            (Some(_), None) => Kind::Reader,
+            (Some(_), Some(_)) => Kind::User,
         };
-        if !open.allows(cause) {
-            return;
-        }
-        open.queue(match denied {
+        let record = match denied {
             Some((status, reason)) => Record::AccessDenied { status, message: reason.into(), access },
             None => Record::OutputRead(access),
-        });
+        };
+        open.queue_minor((kind, &caller), record);
     }
 
     /// Writes what is queued, makes it durable, and records nothing more.
     pub fn close(&self) {
         let Some(open) = &self.open else { return };
+        open.queue_omitted(true);
         drop(open.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(thread) = open.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
             && thread.join().is_err()
@@ -280,20 +271,31 @@ impl Audit {
 }
 
 impl Open {
-    fn allows(&self, cause: Cause) -> bool {
-        let now = self.clock.monotonic();
-        let is_allowed = self
-            .bounds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(cause, Duration::from_millis(now.0));
-        if !is_allowed {
+    /// Queues a minor record of a party, unless that has caused too many.
+    fn queue_minor(&self, party: (Kind, &str), record: Record) {
+        let now = Duration::from_millis(self.clock.monotonic().0);
+        let bytes = greatest_length(&record);
+        if self.bounds.lock().unwrap_or_else(PoisonError::into_inner).take(party, bytes, now) {
+            self.queue(record);
+        } else {
             self.counted.omitted.add(1);
         }
-        is_allowed
+        self.queue_omitted(false);
     }
 
-    fn queue(&self, record: Record) {
+    /// Queues the record of what was left out, if it is due.
+    fn queue_omitted(&self, is_end: bool) {
+        let now = Duration::from_millis(self.clock.monotonic().0);
+        let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = bounds.due(now, is_end)
+            && self.queue(record)
+        {
+            bounds.note(now);
+        }
+    }
+
+    /// Queues a record. Returns whether there was room for it.
+    fn queue(&self, record: Record) -> bool {
         let weight = weight(&record);
         let bytes = self.counted.queued_bytes.fetch_add(weight, Relaxed);
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -309,6 +311,7 @@ impl Open {
             self.counted.overflowed.fetch_add(1, Relaxed);
             self.counted.lost.add(1);
         }
+        sent
     }
 }
 

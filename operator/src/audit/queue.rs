@@ -41,7 +41,7 @@ impl Counted {
             ),
             omitted: metrics.counter(
                 "sentinel_audit_records_omitted_total",
-                "Audit records of refusals and reads that were left out: who caused them had caused too many. The chain states whose.",
+                "Minor audit records that were left out: their parties had caused too many. The chain states whose.",
             ),
         }
     }

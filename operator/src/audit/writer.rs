@@ -1,15 +1,14 @@
 //! The thread that writes the records: to the directory, the stream, or both.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sentinel_audit::directory::{Directory, SyncedHead};
 use sentinel_audit::{Chain, Record};
 use sentinel_protocol::time::UnixMillis;
 
-use super::bounds::Bounds;
 use super::queue::{Counted, Queued};
 use super::stream::Stream;
 use crate::clock::Clock;
@@ -34,7 +33,6 @@ pub(super) struct AuditWriter {
     pub(super) kept: Kept,
     pub(super) stream: Option<Stream>,
     pub(super) counted: Arc<Counted>,
-    pub(super) bounds: Arc<Mutex<Bounds>>,
     pub(super) clock: Clock,
     /// Lines that the stream did not take.
     pub(super) not_streamed: Counter,
@@ -63,9 +61,6 @@ impl AuditWriter {
                     }
                 }
             }
-            if self.write_omitted(is_closed) {
-                unsynced_since.get_or_insert_with(Instant::now);
-            }
             if is_closed || unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_WITHIN) {
                 unsynced_since = None;
                 self.write(self.clock.reading().wall, None);
@@ -83,18 +78,6 @@ impl AuditWriter {
             Kept::Memory(chain, _) => chain.head(),
         };
         self.counted.news.store(head.map_or(0, |head| head.seq), Relaxed);
-    }
-
-    /// Writes how many records were left out since the last time. Returns whether there were any.
-    fn write_omitted(&mut self, is_end: bool) -> bool {
-        let now = self.clock.reading();
-        let monotonic = Duration::from_millis(now.monotonic.0);
-        let due = self.bounds.lock().unwrap_or_else(PoisonError::into_inner).due(monotonic, is_end);
-        for record in &due {
-            self.write(now.wall, Some(record));
-            self.note_news();
-        }
-        !due.is_empty()
     }
 
     /// Writes a record, and before it what was lost.

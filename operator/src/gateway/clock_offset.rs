@@ -1,28 +1,30 @@
 //! How far the clock of a node is from the operator's, by its heartbeats.
 //!
-//! A heartbeat has the node's time when it was sent. It was sent after its Session had begun and before it was received, so each
-//! heartbeat bounds the offset on both sides; the narrowest bounds of some heartbeats count, as in NTP (RFC 5905, section 8). The first
-//! of a Session gives the highest lower bound, the one with the least delay the lowest upper bound, which is the closest to the offset.
+//! A heartbeat has the node's time when it was sent; the difference to the time of its receipt is the offset and the delay. A delay
+//! only adds, so the least of some differences is the closest to the offset. As long as they are few, all may have been delayed: the
+//! first heartbeat of a Session was sent after that began, which bounds the offset from below.
 
 use std::collections::VecDeque;
 
 use sentinel_protocol::time::UnixMillis;
 
-/// Heartbeats that count: after so many, a clock that was set back is measured anew. 256 bytes for each node.
+/// Heartbeats that count: after so many, a clock that was set back is measured anew. 384 bytes for each node.
 const SAMPLES: usize = 16;
 
 /// The offset of one node.
 #[derive(Debug, Default)]
 pub(super) struct ClockOffset {
-    /// When its Session began, by the operator's clock.
+    /// When its Session began, by the operator's clock; `None` after the first heartbeat, since which too much time passes.
     begun: Option<UnixMillis>,
-    samples: VecDeque<Bounds>,
+    samples: VecDeque<Sample>,
 }
 
-/// Between what the offset is, milliseconds.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    least: i64,
+/// What a heartbeat tells of the offset, milliseconds.
+#[derive(Debug)]
+struct Sample {
+    /// It is not less than this.
+    least: Option<i64>,
+    /// It is not more than this.
     greatest: i64,
 }
 
@@ -37,16 +39,16 @@ impl ClockOffset {
         if self.samples.len() == SAMPLES {
             self.samples.pop_front();
         }
-        let least = self.begun.map_or(i64::MIN, |begun| begun.0.saturating_sub(sent.0));
-        self.samples.push_back(Bounds { least, greatest: received.0.saturating_sub(sent.0) });
+        let least = self.begun.take().map(|begun| begun.0.saturating_sub(sent.0));
+        self.samples.push_back(Sample { least, greatest: received.0.saturating_sub(sent.0) });
     }
 
-    /// What is added to the node's time to have that of the operator, milliseconds; `None` before the first heartbeat. It is 0 where
-    /// nothing contradicts that: what looks like another clock is then the delay of the heartbeats.
+    /// What is added to the node's time to have that of the operator, milliseconds; `None` before the first heartbeat. It is 0 while
+    /// nothing contradicts that: what appears to be another clock is then the delay of the heartbeats.
     pub(super) fn millis(&self) -> Option<i64> {
-        let greatest = self.samples.iter().map(|bounds| bounds.greatest).min()?;
-        let least = self.samples.iter().map(|bounds| bounds.least).max()?;
-        Some(if (least..=greatest).contains(&0) { 0 } else { greatest })
+        let greatest = self.samples.iter().map(|sample| sample.greatest).min()?;
+        let least = self.samples.iter().filter_map(|sample| sample.least).max();
+        Some(if least.is_some_and(|least| (least..=greatest).contains(&0)) { 0 } else { greatest })
     }
 }
 
@@ -74,7 +76,6 @@ mod tests {
             offset.add(UnixMillis(1_000), UnixMillis(1_000 - 3_600_000 + delay));
         }
         assert_eq!(offset.millis(), Some(-3_600_000 + 3));
-        offset.begin(UnixMillis(1_001));
         for _ in 0..SAMPLES {
             offset.add(UnixMillis(1_000), UnixMillis(1_007));
         }
@@ -91,5 +92,13 @@ mod tests {
         assert_eq!(measured(3_600_000, &[(5, 175), (10_005, 10_006)]), Some(3_600_001));
         assert_eq!(measured(-300, &[(5, 175)]), Some(-130), "the clock is ahead by 130 ms at least");
         assert_eq!(measured(60, &[(1, 2)]), Some(61));
+        // When the first heartbeat does not count any more, there were enough others.
+        let later: Vec<_> =
+            (0..40).map(|n| (5 + 5_000 * n, 5 + 5_000 * n + if n == 0 { 170 } else { 3 })).collect();
+        for n in 1..=40 {
+            let offset = measured(30_000, &later[..n]).unwrap();
+            assert!((30_003..=30_170).contains(&offset), "{offset} after {n} heartbeats");
+            assert!(measured(0, &later[..n]).unwrap() <= 3, "after {n} heartbeats");
+        }
     }
 }
