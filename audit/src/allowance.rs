@@ -11,9 +11,9 @@ const DAY_MILLIS: u128 = 86_400_000;
 /// How much may be used at once, and how much of it comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Bytes at once.
+    /// Bytes at once, or what else is counted.
     pub at_once: u64,
-    /// Bytes that come back in a day.
+    /// How many of them come back in a day.
     pub per_day: u64,
 }
 

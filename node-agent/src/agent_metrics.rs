@@ -81,8 +81,7 @@ impl AgentMetrics {
         if total % LOG_EVERY_UNRECORDED == 1 {
             tracing::warn!(
                 total,
-                "the operator asks for more that this node refuses, or does not have, than is recorded one by one; the chain will state \
-                 how much was left out"
+                "audit records of requests that this node refuses are left out: the operator sends too many; the chain will state how many"
             );
         }
     }

@@ -196,6 +196,42 @@ async fn what_is_asked_and_done_is_recorded_once_and_in_order() {
     assert!(output.status.success() && text.contains(chain.head.hash.as_str()), "{text}");
 }
 
+/// The first one hid the one that acted, and an ignored one between two had each of them recorded.
+#[tokio::test]
+async fn cancels_that_end_nothing_neither_hide_the_one_that_does_nor_fill_the_chain() {
+    let dir = node();
+    let mut gateway = Gateway::start(TOKEN).await;
+    let _agent = start_agent_with(dir.path(), &gateway, &["--audit-keep", "1Mi"]);
+    let mut control = gateway.control().await;
+    let mut start = shell(1, "sleep 1000");
+    start.epoch = Epoch::from(2);
+    control.send_message(ToAgent::Start(Box::new(start.clone()))).await;
+    control.running(&start.attempt).await;
+    let cancel = |by: &str, epoch: u32, spec_hash: &str| {
+        let (attempt, requested_by) = (start.attempt.clone(), Some(Box::new(person(by))));
+        ToAgent::Cancel(Cancel {
+            attempt,
+            spec_hash: spec_hash.parse().unwrap(),
+            epoch: Epoch::from(epoch),
+            requested_by,
+        })
+    };
+    for _ in 0..2_000 {
+        control.send_message(cancel("alice", 2, &"f".repeat(64))).await;
+        assert_eq!(control.refused().await.refusal, Refusal::SpecHashMismatch);
+        control.send_message(cancel("alice", 1, start.spec_hash.as_str())).await;
+    }
+    control.send_message(cancel("bob", 2, start.spec_hash.as_str())).await;
+    assert_eq!(control.ended(&start.attempt).await.outcome, Outcome::Cancelled);
+    let (chain, records) = verified(dir.path());
+    let asked = records.iter().rev().find_map(|record| match record {
+        Record::CancelRequested { requested_by, .. } => Some(requested_by.clone()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(Some(person("bob"))));
+    assert!(chain.missing() == 0 && records.len() < 500, "{} records", records.len());
+}
+
 /// Retention would have removed the records of what it had run before.
 #[tokio::test]
 async fn an_operator_that_asks_in_vain_all_the_time_fills_a_share_of_what_is_kept() {

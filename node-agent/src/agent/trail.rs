@@ -90,6 +90,8 @@ pub(super) enum Asked {
     Start(Box<Start>),
     /// A `Cancel`.
     Cancel(Cancel),
+    /// Nothing: a request that was accepted, and recorded as such, could not be written to the Journal. Its refusal revokes that record.
+    Unrecorded,
 }
 
 impl Trail {
@@ -174,11 +176,15 @@ impl Trail {
 
     /// Records how many were left out, if that is due.
     fn record_omitted(&mut self, is_end: bool) {
-        if self.minor.is_due(is_end) {
-            self.minor.recorded_at = Some(Instant::now());
-            let omitted = std::mem::take(&mut self.minor.omitted);
-            let by = vec![Omission { cause: "operator".into(), omitted }];
-            self.append(&Record::Omitted { omitted, by });
+        if !self.minor.is_due(is_end) {
+            return;
+        }
+        self.minor.recorded_at = Some(Instant::now());
+        let (omitted, lost) = (self.minor.omitted, self.lost);
+        let by = vec![Omission { cause: "operator".into(), omitted }];
+        self.append(&Record::Omitted { omitted, by });
+        if self.chain.is_ok() && self.lost == lost {
+            self.minor.omitted = 0;
         }
     }
 
@@ -201,6 +207,11 @@ impl Trail {
                 if let Some(ended) = &seen.ended {
                     self.ended(&seen.attempt, ended);
                 }
+            }
+            Event::NotRecorded { attempt, .. } => {
+                // Another request can be accepted for it.
+                self.recorded.remove(&attempt.directory_name());
+                return Some(Asked::Unrecorded);
             }
             Event::Concluded { attempt, ended } => self.ended(attempt, ended),
             Event::TombstoneWritten(tombstone) => {
@@ -259,22 +270,28 @@ impl Trail {
             let (attempt, refusal) = (refused.attempt.clone(), refused.refusal.clone());
             Record::Refused { attempt, refusal, requested }
         };
+        if matches!(asked, Some(Asked::Unrecorded)) {
+            return self.append(&of(requested));
+        }
         self.append_minor(&[of(requested), of(None)]);
     }
 
     fn cancel_requested(&mut self, cancel: &Cancel, effects: &[Effect]) {
-        let is_ignored = effects.iter().any(|effect| matches!(effect, Effect::Ignored { .. }));
-        let is_new = effects.iter().any(|effect| matches!(effect, Effect::WriteTombstone(_)));
-        let wants = match self.recorded.get_mut(&cancel.attempt.directory_name()) {
-            Some(recorded) => !recorded.ended && !std::mem::replace(&mut recorded.cancelled, !is_ignored),
-            // Of one that this node never had.
-            None => is_new,
+        if effects.iter().any(|effect| matches!(effect, Effect::Ignored { .. })) {
+            return;
+        }
+        let Cancel { attempt, epoch, requested_by, .. } = cancel.clone();
+        let record = Record::CancelRequested { attempt, epoch, requested_by: requested_by.map(|by| *by) };
+        // Of another spec, or of one that this node never had: it ends nothing.
+        let is_minor = |effect: &Effect| {
+            matches!(effect, Effect::Send(ToOperator::Refused(_)) | Effect::WriteTombstone(_))
         };
-        if wants && !is_ignored {
-            let Cancel { attempt, epoch, requested_by, .. } = cancel.clone();
-            let requested_by = requested_by.map(|by| *by);
-            let record = Record::CancelRequested { attempt, epoch, requested_by };
-            if is_new { self.append_minor(&[record]) } else { self.append(&record) }
+        if effects.iter().any(is_minor) {
+            return self.append_minor(&[record]);
+        }
+        let Some(recorded) = self.recorded.get_mut(&cancel.attempt.directory_name()) else { return };
+        if !recorded.ended && !std::mem::replace(&mut recorded.cancelled, true) {
+            self.append(&record);
         }
     }
 
@@ -398,9 +415,9 @@ impl Trail {
 }
 
 impl Minor {
-    /// Of so many bytes that are kept: an eighth at once, and an eighth a day.
+    /// Of so many bytes that are kept: an eighth at once, and a sixteenth a day.
     fn of(kept: u64) -> Self {
-        let terms = Terms { at_once: kept / 8, per_day: kept / 8 };
+        let terms = Terms { at_once: kept / 8, per_day: kept / 16 };
         let allowance = Allowance::full(terms, Duration::ZERO);
         Self { origin: Instant::now(), allowance, omitted: 0, recorded_at: None }
     }
@@ -448,4 +465,46 @@ fn requested(start: &Start, permit: Option<&Permit>) -> Requested {
     let allowed_by = permit.map(|permit| permit.rule.clone());
     let signed_by = permit.and_then(|permit| Some(permit.signed.as_ref()?.signer.clone()));
     Requested { allowed_by, signed_by, ..Requested::of(start) }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_audit::export::Export;
+    use sentinel_audit::verify::verify;
+    use sentinel_core::agent::Admitted;
+    use sentinel_protocol::text::Message;
+
+    use super::*;
+
+    /// The chain had the first request only, and the second one ran.
+    #[test]
+    fn a_request_that_was_not_written_to_the_journal_is_not_taken_for_the_next_one_of_its_attempt() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut trail = Trail::open(dir.path(), 1 << 20, "n-1", Arc::default());
+        let golden = include_str!("../../../protocol/tests/golden/v1/start-command.json");
+        let ToAgent::Start(first) = serde_json::from_str(golden).unwrap() else { panic!("{golden}") };
+        let mut second = first.clone();
+        second.request.working_dir = "/second".to_owned();
+        for start in [first, second] {
+            let (attempt, spec_hash) = (start.attempt.clone(), start.spec_hash.clone());
+            let accepted = Effect::Record(Box::new(Admitted { start: *start, permit: None }));
+            trail.note_effects(None, &[accepted]);
+            let message: Message = "no space left".into();
+            let why = Refusal::JournalUnsafe { message };
+            let asked = trail.note_event(&Event::NotRecorded { attempt: attempt.clone(), why: why.clone() });
+            let refused = Refused { attempt, spec_hash, refusal: why, offer: 1 };
+            trail.note_effects(asked.as_ref(), &[Effect::Send(ToOperator::Refused(refused))]);
+        }
+        let mut seen = Vec::new();
+        let export = BufReader::new(Export::open(&dir.path().join(AUDIT)).unwrap());
+        verify(export, |_, line| {
+            seen.push(match line.record.clone().unwrap() {
+                Record::Accepted(requested) => format!("Accepted in {}", requested.request.working_dir),
+                other => other.kind().to_owned(),
+            });
+        })
+        .unwrap();
+        assert_eq!(seen.len(), 4, "{seen:?}");
+        assert!(seen[1].starts_with("Accepted in ") && seen[3] == "Accepted in /second", "{seen:?}");
+    }
 }

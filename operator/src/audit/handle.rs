@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sentinel_audit::directory::{Directory, DirectoryError, MIN_KEPT, SyncedHead, Writer};
 use sentinel_audit::line::greatest_length;
-use sentinel_audit::record::Access;
+use sentinel_audit::record::{Access, RunBegan};
 use sentinel_audit::request::{Command, Request};
 use sentinel_audit::{AuditHead, Chain, Record};
 use sentinel_protocol::ids::{ChainId, NodeName, TaskRef};
@@ -164,13 +164,31 @@ impl Audit {
     /// Queues a record of what happens, which is made only where records are kept.
     pub fn record(&self, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
-        open.queue(record());
+        open.queue(record(), true);
     }
 
     /// Queues a minor record of what a Task asks for and does not get, unless its namespace has caused too many.
     pub fn refusal(&self, task: &TaskRef, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
-        open.queue_minor((Kind::Namespace, task.namespace.as_str()), record());
+        open.queue_minor((Kind::Namespace, task.namespace.as_str()), vec![record()]);
+    }
+
+    /// A Run began, or was taken over. On no node it starts nothing, and its record is a minor one, at last without the request.
+    pub fn run_began(&self, record: impl FnOnce() -> RunBegan) {
+        let Some(open) = &self.open else { return };
+        let began = record();
+        if began.targets > 0 {
+            return open.queue(Record::RunBegan(Box::new(began)), true);
+        }
+        let short = RunBegan { request: None, ..began.clone() };
+        let namespace = began.task.namespace.clone();
+        let forms = vec![Record::RunBegan(Box::new(began)), Record::RunBegan(Box::new(short))];
+        open.queue_minor((Kind::Namespace, namespace.as_str()), forms);
+    }
+
+    /// Queues what happened to a Task on so many nodes, as a minor record where those are none.
+    pub fn on_nodes(&self, targets: usize, task: &TaskRef, record: impl FnOnce() -> Record) {
+        if targets > 0 { self.record(record) } else { self.refusal(task, record) }
     }
 
     /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since:
@@ -206,7 +224,7 @@ impl Audit {
         self.unsaved.note(node, head);
         let Some(open) = &self.open else { return };
         if open.heads.lock().unwrap_or_else(PoisonError::into_inner).take(node, head) {
-            open.queue(Record::HeadSeen { of: node.as_str().into(), head: head.clone() });
+            open.queue(Record::HeadSeen { of: node.as_str().into(), head: head.clone() }, false);
         }
     }
 
@@ -225,14 +243,14 @@ impl Audit {
         let Some(open) = &self.open else { return };
         let caller = by.map(|by| by.user.as_str());
         if open.accesses.lock().unwrap_or_else(PoisonError::into_inner).take(caller, about, Some(409)) {
-            open.queue_minor((Kind::User, caller.unwrap_or(NOT_KNOWN)), record());
+            open.queue_minor((Kind::User, caller.unwrap_or(NOT_KNOWN)), vec![record()]);
         }
     }
 
     /// This person approves a Run, again perhaps: the one that counts is in the record of the Run that begins.
     pub fn approved(&self, by: &Requester, record: impl FnOnce() -> Record) {
         let Some(open) = &self.open else { return };
-        open.queue_minor((Kind::Approver, by.user.as_str()), record());
+        open.queue_minor((Kind::Approver, by.user.as_str()), vec![record()]);
     }
 
     fn access(&self, denied: Option<(u16, &str)>, access: impl FnOnce() -> Access) {
@@ -254,7 +272,7 @@ impl Audit {
             Some((status, reason)) => Record::AccessDenied { status, message: reason.into(), access },
             None => Record::OutputRead(access),
         };
-        open.queue_minor((kind, &caller), record);
+        open.queue_minor((kind, &caller), vec![record]);
     }
 
     /// Writes what is queued, makes it durable, and records nothing more.
@@ -271,47 +289,52 @@ impl Audit {
 }
 
 impl Open {
-    /// Queues a minor record of a party, unless that has caused too many.
-    fn queue_minor(&self, party: (Kind, &str), record: Record) {
+    /// Queues a minor record of a party in the first of these forms for which there is room, unless that has caused too many.
+    fn queue_minor(&self, party: (Kind, &str), mut forms: Vec<Record>) {
         let now = Duration::from_millis(self.clock.monotonic().0);
-        let bytes = greatest_length(&record);
-        if self.bounds.lock().unwrap_or_else(PoisonError::into_inner).take(party, bytes, now) {
-            self.queue(record);
-        } else {
-            self.counted.omitted.add(1);
+        let bytes: Vec<u64> = forms.iter().map(greatest_length).collect();
+        let taken = self.bounds.lock().unwrap_or_else(PoisonError::into_inner).take(party, &bytes, now);
+        match taken {
+            Some(form) => self.queue(forms.swap_remove(form), false),
+            None => self.counted.omitted.add(1),
         }
         self.queue_omitted(false);
     }
 
-    /// Queues the record of what was left out, if it is due.
+    /// Queues the record of what was left out, if it is due. Without room it stays due, and is not lost.
     fn queue_omitted(&self, is_end: bool) {
         let now = Duration::from_millis(self.clock.monotonic().0);
         let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(record) = bounds.due(now, is_end)
-            && self.queue(record)
+            && self.has_queued(record, false)
         {
             bounds.note(now);
         }
     }
 
-    /// Queues a record. Returns whether there was room for it.
-    fn queue(&self, record: Record) -> bool {
-        let weight = weight(&record);
-        let bytes = self.counted.queued_bytes.fetch_add(weight, Relaxed);
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = bytes <= QUEUE_BYTES
-            && queue.as_ref().is_some_and(|queue| {
-                // Read in the order of the queue: an earlier time behind a later one would be a clock that was set back.
-                let at = self.clock.reading().wall;
-                queue.try_send(Queued { at, record, weight }).is_ok()
-            });
-        drop(queue);
-        if !sent {
-            self.counted.queued_bytes.fetch_sub(weight, Relaxed);
+    /// Queues a record. Without news, such as heads of other chains, no heads are exchanged.
+    fn queue(&self, record: Record, is_news: bool) {
+        if !self.has_queued(record, is_news) {
             self.counted.overflowed.fetch_add(1, Relaxed);
             self.counted.lost.add(1);
         }
-        sent
+    }
+
+    fn has_queued(&self, record: Record, is_news: bool) -> bool {
+        let weight = weight(&record);
+        let bytes = self.counted.queued_bytes.fetch_add(weight, Relaxed);
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_queued = bytes <= QUEUE_BYTES
+            && queue.as_ref().is_some_and(|queue| {
+                // Read in the order of the queue: an earlier time behind a later one would be a clock that was set back.
+                let at = self.clock.reading().wall;
+                queue.try_send(Queued { at, record, weight, is_news }).is_ok()
+            });
+        drop(queue);
+        if !is_queued {
+            self.counted.queued_bytes.fetch_sub(weight, Relaxed);
+        }
+        is_queued
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use sentinel_audit::allowance::{Allowance, Terms};
 use sentinel_protocol::audit::AuditHead;
 use sentinel_protocol::ids::NodeName;
 use tokio::time::Instant;
@@ -16,30 +17,46 @@ const EACH: Duration = Duration::from_millis(60);
 /// The same for a head that does not continue the one that was recorded last.
 const SOON: Duration = Duration::from_secs(5);
 
+/// Those of all nodes together; beyond, they are recorded like others.
+const SOON_OF_ALL: Terms = Terms { at_once: 1_000, per_day: 1_000 };
+
 /// Nodes that are remembered. Beyond, all are forgotten, and their next heads recorded.
 const MAX_NODES: usize = 50_000;
 
 /// The heads that were recorded last.
-#[derive(Debug, Default)]
-pub(super) struct Heads(HashMap<NodeName, (Instant, AuditHead)>);
+#[derive(Debug)]
+pub(super) struct Heads {
+    recorded: HashMap<NodeName, (Instant, AuditHead)>,
+    /// In records.
+    soon: Allowance,
+    origin: Instant,
+}
+
+impl Default for Heads {
+    fn default() -> Self {
+        let soon = Allowance::full(SOON_OF_ALL, Duration::ZERO);
+        Self { recorded: HashMap::new(), soon, origin: Instant::now() }
+    }
+}
 
 impl Heads {
     /// Whether this head of a node is to be recorded now.
     pub(super) fn take(&mut self, node: &NodeName, head: &AuditHead) -> bool {
         let now = Instant::now();
-        if let Some((at, known)) = self.0.get(node) {
+        let nodes = u32::try_from(self.recorded.len()).unwrap_or(u32::MAX);
+        if let Some((at, known)) = self.recorded.get(node) {
+            let since = now.saturating_duration_since(*at);
             // One that was replaced, or went back, is recorded soon: it is what a chain that was tampered with shows.
             let continues = known.chain == head.chain && known.seq <= head.seq;
-            let nodes = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-            let every = if continues { EVERY.max(EACH.saturating_mul(nodes)) } else { SOON };
-            if known == head || now.saturating_duration_since(*at) < every {
+            let is_soon = !continues && since >= SOON && self.soon.take(1, now - self.origin);
+            if known == head || since < EVERY.max(EACH.saturating_mul(nodes)) && !is_soon {
                 return false;
             }
         }
-        if self.0.len() >= MAX_NODES && !self.0.contains_key(node) {
-            self.0.clear();
+        if self.recorded.len() >= MAX_NODES && !self.recorded.contains_key(node) {
+            self.recorded.clear();
         }
-        self.0.insert(node.clone(), (now, head.clone()));
+        self.recorded.insert(node.clone(), (now, head.clone()));
         true
     }
 }
@@ -49,6 +66,21 @@ mod tests {
     use sentinel_protocol::ids::{ChainId, Sha256Hex};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn chains_that_are_replaced_all_the_time_do_not_fill_the_chain() {
+        let (mut heads, mut recorded) = (Heads::default(), 0);
+        for round in 0..600 {
+            for node in 0..100 {
+                let chain = ChainId::new(format!("c-{round}")).unwrap();
+                let head = AuditHead { chain, seq: 1, hash: Sha256Hex::new("a".repeat(64)).unwrap() };
+                recorded += usize::from(heads.take(&NodeName::new(format!("n-{node}")).unwrap(), &head));
+            }
+            tokio::time::advance(SOON).await;
+        }
+        // In 50 minutes: those, and one a minute of each node.
+        assert!((6_000..6_200).contains(&recorded), "{recorded}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_is_recorded_once_a_minute_and_soon_when_it_goes_back() {

@@ -13,6 +13,8 @@ pub(super) struct Queued {
     pub(super) at: UnixMillis,
     pub(super) record: Record,
     pub(super) weight: usize,
+    /// Whether the heads of the chain are to be exchanged for it.
+    pub(super) is_news: bool,
 }
 
 /// What is counted of the queue and the writer.
@@ -21,7 +23,7 @@ pub(super) struct Counted {
     pub(super) queued_bytes: AtomicUsize,
     /// Records that found the queue full, and are not recorded as lost yet.
     pub(super) overflowed: AtomicU64,
-    /// The number of the last record that is not the head of another chain.
+    /// The number of the last record that is news.
     pub(super) news: AtomicU64,
     pub(super) written: Counter,
     pub(super) lost: Counter,

@@ -51,12 +51,12 @@ impl AuditWriter {
             let is_closed = received == Err(RecvTimeoutError::Disconnected);
             if let Ok(first) = received {
                 unsynced_since.get_or_insert_with(Instant::now);
-                for Queued { at, record, weight } in
+                for Queued { at, record, weight, is_news } in
                     std::iter::once(first).chain(queue.try_iter().take(BATCH))
                 {
                     self.counted.queued_bytes.fetch_sub(weight, Relaxed);
                     self.write(at, Some(&record));
-                    if !matches!(record, Record::HeadSeen { .. }) {
+                    if is_news {
                         self.note_news();
                     }
                 }

@@ -145,7 +145,7 @@ impl Endings {
             _ if cancelled => "Cancelled",
             _ => "Failed",
         };
-        self.0.audit.record(|| Record::RunEnded {
+        self.0.audit.on_nodes(record.targets as usize, &run.facts.task, || Record::RunEnded {
             task: run.facts.task.clone(),
             uid: run.facts.uid.clone(),
             run: record.number,

@@ -84,8 +84,10 @@ pub(super) fn note_deleting(context: &Context, cache: &mut TaskCache, task: &Tas
     else {
         return;
     };
+    let targets = usize::try_from(run.target_count).unwrap_or_default();
     let Some(((task, uid), run)) = identified(task).zip(u32::try_from(run.number).ok()) else { return };
-    context.audit().record(|| Record::TaskDeleted { task, uid, run: RunNumber(run) });
+    let deleted = Record::TaskDeleted { task: task.clone(), uid, run: RunNumber(run) };
+    context.audit().on_nodes(targets, &task, || deleted);
 }
 
 /// The same of one that is gone, if this operator has not seen it before: it had no finalizer.
@@ -93,8 +95,9 @@ pub(super) fn note_gone(context: &Context, cache: &mut TaskCache, runs: &TaskRun
     if context.parts.leadership.term().is_none() || std::mem::replace(&mut cache.deletion_recorded, true) {
         return;
     }
-    let Some(facts) = runs.lock().current.as_ref().map(|run| run.facts.clone()) else { return };
-    context.audit().record(|| Record::TaskDeleted {
+    let current = runs.lock().current.as_ref().map(|run| (run.facts.clone(), run.targets.len()));
+    let Some((facts, targets)) = current else { return };
+    context.audit().on_nodes(targets, &facts.task, || Record::TaskDeleted {
         task: facts.task.clone(),
         uid: facts.uid.clone(),
         run: facts.run,

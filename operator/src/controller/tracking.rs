@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sentinel_audit::Record;
 use sentinel_audit::record::{RunBegan, targets_sha256};
 use sentinel_audit::request::Request;
 use sentinel_core::plan::TaskPlan;
@@ -43,7 +42,7 @@ pub(super) fn begin_run(
     let is_inherited = origin == Origin::Inherited;
     let lookup = if is_inherited { HistoryLookup::Pending } else { HistoryLookup::Done };
     let facts = facts(plan, (task, run), trace(task));
-    context.audit().record(|| Record::RunBegan(Box::new(record(&facts, &targets, origin))));
+    context.audit().run_began(|| record(&facts, &targets, origin));
     let previous = locked.current.replace(TrackedRun::new(facts, targets, origin, lookup));
     locked.superseded.extend(previous);
     drop(locked);

@@ -14,7 +14,7 @@ const SAMPLES: usize = 16;
 /// The offset of one node.
 #[derive(Debug, Default)]
 pub(super) struct ClockOffset {
-    /// When its Session began, by the operator's clock; `None` after the first heartbeat, since which too much time passes.
+    /// When its Session began, by the operator's clock. Only for the first heartbeat: for later ones it is too long ago.
     begun: Option<UnixMillis>,
     samples: VecDeque<Sample>,
 }

@@ -432,9 +432,18 @@ async fn who_may_change_tasks_cannot_fill_the_audit_with_what_they_do_not_get() 
     rejected += use_up(100);
     audited.annotate(Some("carol"), "u", CANCEL, "1").await;
 
+    stage.calm().await;
+    // It runs on no node.
+    rejected += use_up(100);
+    let spec = "{targets: {nodeSelector: {matchLabels: {no: node}}}, run: {command: [\"true\"]}}";
+    audited.apply("alice", "v", spec).await;
+    stage.until("v", has_ended).await;
+    stage.cluster.delete(task_ref("v")).await.unwrap();
+    stage.until_gone("v").await;
+
     let records = audited.end().await;
     let of = |kind: &str| records.iter().filter(|record| record.kind() == kind).count();
-    assert_eq!((of("RunHeld"), of("ApprovalRefused")), (0, 0));
+    assert_eq!((of("RunHeld"), of("ApprovalRefused"), of("TaskDeleted")), (0, 0, 0));
     assert_eq!((of("RunBegan"), of("CancelAsked"), of("RunEnded")), (2, 1, 2), "what happens is recorded");
     let mut omitted = 0;
     for record in &records {
@@ -444,7 +453,7 @@ async fn who_may_change_tasks_cannot_fill_the_audit_with_what_they_do_not_get() 
         }
     }
     let of_others = (rejected - of("SpecRejected")) as u64;
-    assert_eq!(omitted - of_others, 3, "held, forged, and a cancel of nothing");
+    assert_eq!(omitted - of_others, 6, "held, forged, a cancel of nothing, and three of a Run on no node");
 }
 
 /// It was logged only.
