@@ -305,7 +305,8 @@ impl AgentLoop {
     fn facts(&mut self, message: &ToAgent) -> Facts {
         let policy = match message {
             ToAgent::Start(start) if !self.agent.is_settled(&start.attempt) => {
-                self.performer.permission.verdict(start)
+                let known = self.performer.attempt_in(&start.attempt.directory_name());
+                self.performer.permission.verdict(start, known.as_ref() == Some(&start.attempt))
             }
             _ => PolicyVerdict::default(),
         };

@@ -24,11 +24,12 @@ impl Permission {
         Self { gate, version: 0, recorded: None }
     }
 
-    /// What is decided about a `Start` now.
-    pub(super) fn verdict(&mut self, start: &Start) -> PolicyVerdict {
-        let verdict = self.gate.verdict(start, host::wall_clock());
+    /// What is decided about a `Start` now. One that this node has already has its use of what was signed.
+    pub(super) fn verdict(&mut self, start: &Start, is_known: bool) -> PolicyVerdict {
+        let now = host::wall_clock();
+        let verdict = self.gate.verdict(start, now);
         self.version = self.gate.version();
-        verdict
+        if is_known { verdict } else { self.gate.with_uses(verdict, &start.attempt, now) }
     }
 
     /// Uses up what was signed, if the permit rests on that, before the Attempt is recorded.

@@ -136,6 +136,8 @@ impl Trail {
                 if closed.lost > 0 {
                     directory.lose(closed.lost, "the directory could not be opened".to_owned());
                 }
+                // Those were counted when they were lost.
+                self.lost = directory.lost();
                 self.chain = Ok(directory);
             }
             Err(error) => {
@@ -176,14 +178,14 @@ impl Trail {
 
     /// Records how many were left out, if that is due.
     fn record_omitted(&mut self, is_end: bool) {
-        if !self.minor.is_due(is_end) {
+        if !self.minor.is_due(is_end) || self.chain.is_err() {
             return;
         }
         self.minor.recorded_at = Some(Instant::now());
         let (omitted, lost) = (self.minor.omitted, self.lost);
         let by = vec![Omission { cause: "operator".into(), omitted }];
         self.append(&Record::Omitted { omitted, by });
-        if self.chain.is_ok() && self.lost == lost {
+        if self.lost == lost {
             self.minor.omitted = 0;
         }
     }
@@ -208,11 +210,7 @@ impl Trail {
                     self.ended(&seen.attempt, ended);
                 }
             }
-            Event::NotRecorded { attempt, .. } => {
-                // Another request can be accepted for it.
-                self.recorded.remove(&attempt.directory_name());
-                return Some(Asked::Unrecorded);
-            }
+            Event::NotRecorded { .. } | Event::JournalFailed { .. } => return Some(Asked::Unrecorded),
             Event::Concluded { attempt, ended } => self.ended(attempt, ended),
             Event::TombstoneWritten(tombstone) => {
                 let (attempt, end) = (tombstone.attempt.clone(), Box::new(tombstone.ended.clone()));
@@ -249,6 +247,15 @@ impl Trail {
     }
 
     fn refused(&mut self, refused: &Refused, asked: Option<&Asked>) {
+        let of = |requested| {
+            let (attempt, refusal) = (refused.attempt.clone(), refused.refusal.clone());
+            Record::Refused { attempt, refusal, requested }
+        };
+        if matches!(asked, Some(Asked::Unrecorded)) {
+            // Another request can be accepted for it.
+            self.recorded.remove(&refused.attempt.directory_name());
+            return self.append(&of(None));
+        }
         // Each copy of a `Start` is answered with the same refusal. A busy node refuses each offer.
         let reason = match &refused.refusal {
             Refusal::TooManyAttempts { .. } => "busy".to_owned(),
@@ -266,13 +273,6 @@ impl Trail {
             }
             _ => None,
         };
-        let of = |requested| {
-            let (attempt, refusal) = (refused.attempt.clone(), refused.refusal.clone());
-            Record::Refused { attempt, refusal, requested }
-        };
-        if matches!(asked, Some(Asked::Unrecorded)) {
-            return self.append(&of(requested));
-        }
         self.append_minor(&[of(requested), of(None)]);
     }
 
@@ -476,14 +476,14 @@ mod tests {
 
     use super::*;
 
-    /// The chain had the first request only, and the second one ran.
+    /// A second request of the Attempt would have run without a record, or a record would not have been revoked.
     #[test]
     fn a_request_that_was_not_written_to_the_journal_is_not_taken_for_the_next_one_of_its_attempt() {
         let dir = tempfile::tempdir().unwrap();
         let mut trail = Trail::open(dir.path(), 1 << 20, "n-1", Arc::default());
         let golden = include_str!("../../../protocol/tests/golden/v1/start-command.json");
         let ToAgent::Start(first) = serde_json::from_str(golden).unwrap() else { panic!("{golden}") };
-        let mut second = first.clone();
+        let (mut second, first_dir) = (first.clone(), first.request.working_dir.clone());
         second.request.working_dir = "/second".to_owned();
         for start in [first, second] {
             let (attempt, spec_hash) = (start.attempt.clone(), start.spec_hash.clone());
@@ -504,7 +504,7 @@ mod tests {
             });
         })
         .unwrap();
-        assert_eq!(seen.len(), 4, "{seen:?}");
-        assert!(seen[1].starts_with("Accepted in ") && seen[3] == "Accepted in /second", "{seen:?}");
+        let first = format!("Accepted in {first_dir}");
+        assert_eq!(seen, ["Began", &first, "Refused", "Accepted in /second", "Refused"]);
     }
 }

@@ -112,33 +112,11 @@ impl SignedUses {
         not_after: UnixMillis,
         now: UnixMillis,
     ) -> Result<(), String> {
-        let failed = |error: JournalError| {
-            format!("the uses of the signed statement {id} cannot be kept: {}", described(&error))
-        };
         let mut slot = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Put back only when all went well: what the file has after a failure is read again.
-        let mut kept = match slot.take() {
-            Some(kept) => kept,
-            None => Kept::open(&self.path, now).map_err(failed)?,
-        };
-        if let Err(why) = kept.check(id, attempt, runs) {
-            *slot = Some(kept);
-            return Err(why);
-        }
-        if kept.is_full(id) {
-            kept = Kept::open(&self.path, now).map_err(failed)?;
-        }
-        if kept.is_full(id) {
-            let (uses, statements) = (kept.uses, kept.statements.len());
-            *slot = Some(kept);
-            return Err(format!(
-                "this node remembers {uses} uses of {statements} signed statements that are valid or were {} days ago; it takes no further one. \
-                 Sign for shorter times (sentinel sign --for)",
-                REMEMBERED_FOR / (24 * 3_600_000)
-            ));
-        }
+        let mut kept = self.with_room(&mut slot, (id, attempt, runs), now)?;
         let used = Use { statement: id.to_owned(), not_after, attempt: attempt.clone() };
-        kept.append(&used, &self.path).map_err(failed)?;
+        kept.append(&used, &self.path).map_err(|error| cannot_keep(id, &error))?;
         if kept.len > SMALL && kept.len > 2 * kept.len_anew {
             kept = match Kept::open(&self.path, now) {
                 Ok(kept) => kept,
@@ -155,6 +133,52 @@ impl SignedUses {
         *slot = Some(kept);
         Ok(())
     }
+
+    /// What [`claim`](Self::claim) would answer now.
+    ///
+    /// # Errors
+    /// Why the statement may not be used.
+    pub fn check(&self, id: &str, attempt: &AttemptId, runs: u32, now: UnixMillis) -> Result<(), String> {
+        let mut slot = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.with_room(&mut slot, (id, attempt, runs), now)?;
+        *slot = Some(kept);
+        Ok(())
+    }
+
+    /// What the file has, if this use may be added to it.
+    fn with_room(
+        &self,
+        slot: &mut Option<Kept>,
+        (id, attempt, runs): (&str, &AttemptId, u32),
+        now: UnixMillis,
+    ) -> Result<Kept, String> {
+        let open = || Kept::open(&self.path, now).map_err(|error| cannot_keep(id, &error));
+        let mut kept = match slot.take() {
+            Some(kept) => kept,
+            None => open()?,
+        };
+        if let Err(why) = kept.check(id, attempt, runs) {
+            *slot = Some(kept);
+            return Err(why);
+        }
+        if kept.is_full(id) {
+            kept = open()?;
+        }
+        if kept.is_full(id) {
+            let (uses, statements) = (kept.uses, kept.statements.len());
+            *slot = Some(kept);
+            return Err(format!(
+                "this node remembers {uses} uses of {statements} signed statements that are valid or were {} days ago; it takes no further one. \
+                 Sign for shorter times (sentinel sign --for)",
+                REMEMBERED_FOR / (24 * 3_600_000)
+            ));
+        }
+        Ok(kept)
+    }
+}
+
+fn cannot_keep(id: &str, error: &JournalError) -> String {
+    format!("the uses of the signed statement {id} cannot be kept: {}", described(error))
 }
 
 fn described(error: &JournalError) -> String {

@@ -95,6 +95,16 @@ impl PolicyGate {
             .map_err(|why| Refusal::Policy { rule: permit.rule.clone(), why: Some(why.into()) })
     }
 
+    /// What [`use_up`](Self::use_up) would answer for this verdict: one that may not be used is refused before it is accepted.
+    pub fn with_uses(&self, verdict: PolicyVerdict, attempt: &AttemptId, now: UnixMillis) -> PolicyVerdict {
+        let PolicyVerdict::Allowed(permit) = &verdict else { return verdict };
+        let Some(SignedPermit { statement, runs, .. }) = &permit.signed else { return verdict };
+        match self.uses.check(statement, attempt, *runs, now) {
+            Ok(()) => verdict,
+            Err(why) => PolicyVerdict::Refused { rule: permit.rule.clone(), why: why.into() },
+        }
+    }
+
     fn decide(&mut self, start: &Start, now: UnixMillis) -> PolicyVerdict {
         if let Some(why) = killed(&self.kill_switch) {
             return PolicyVerdict::Refused { rule: KILL_SWITCH.into(), why: why.into() };

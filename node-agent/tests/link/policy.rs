@@ -1,5 +1,6 @@
 //! The node's policy and its kill switch, as an agent follows them.
 
+use sentinel_audit::directory::files;
 use sentinel_node_agent::PolicyFiles;
 use sentinel_node_agent::journal::{Accepted, StateDir};
 use sentinel_policy::signature::NAMESPACE;
@@ -309,6 +310,15 @@ async fn a_signed_request_runs_as_often_as_its_author_allowed_also_after_a_resta
     assert_eq!(rule, "signed");
     assert!(why.contains("was used 2 times on this node"), "{why}");
     node.stop().await;
+    // Each repetition was accepted first, with its whole request, so that they could replace older records.
+    let records: String = files(&node.path("state/audit"))
+        .unwrap()
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let of_fourth = format!("\"attempt\":\"{}\"", attempt(4));
+    let kinds: Vec<&str> = records.lines().filter(|line| line.contains(&of_fourth)).collect();
+    assert!(matches!(&kinds[..], [refused] if refused.contains("\"kind\":\"Refused\"")), "{kinds:#?}");
 }
 
 /// `/bin/df` and `/usr/bin/df` are one file where `/bin` is a link: a rule that refuses one of them refuses both.

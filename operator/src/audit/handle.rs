@@ -191,8 +191,8 @@ impl Audit {
         if targets > 0 { self.record(record) } else { self.refusal(task, record) }
     }
 
-    /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads since:
-    /// otherwise two chains would record each other's heads forever, and nothing else.
+    /// The last durable record for an agent to keep, after it was sent that of this number. Only if there is more than heads
+    /// and minor records since: otherwise two chains would record each other's heads forever, and nothing else.
     pub fn head_after(&self, sent: Option<u64>) -> Option<AuditHead> {
         let head = self.head()?;
         let news = self.open.as_ref()?.counted.news.load(Relaxed);

@@ -48,8 +48,10 @@ impl Heads {
             let since = now.saturating_duration_since(*at);
             // One that was replaced, or went back, is recorded soon: it is what a chain that was tampered with shows.
             let continues = known.chain == head.chain && known.seq <= head.seq;
-            let is_soon = !continues && since >= SOON && self.soon.take(1, now - self.origin);
-            if known == head || since < EVERY.max(EACH.saturating_mul(nodes)) && !is_soon {
+            let is_due = since >= EVERY.max(EACH.saturating_mul(nodes));
+            let may_be_soon = !continues && known != head && since >= SOON;
+            let is_taken = is_due || may_be_soon && self.soon.take(1, now - self.origin);
+            if known == head || !is_taken {
                 return false;
             }
         }

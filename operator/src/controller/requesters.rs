@@ -69,7 +69,8 @@ fn record_cancel(context: &Context, before: &Task, after: &Task) {
     let is_cancelled =
         |task| run_of(task).is_some_and(|run| run.number == i64::from(number) && is_cancelled(run));
     if is_cancelled(after) && !is_cancelled(before) {
-        context.audit().record(|| record);
+        let targets = run_of(after).map_or(0, |run| usize::try_from(run.target_count).unwrap_or_default());
+        context.audit().on_nodes(targets, &task, || record);
     } else {
         context.audit().refusal(&task, || record);
     }
