@@ -438,6 +438,12 @@ async fn who_may_change_tasks_cannot_fill_the_audit_with_what_they_do_not_get() 
     let spec = "{targets: {nodeSelector: {matchLabels: {no: node}}}, run: {command: [\"true\"]}}";
     audited.apply("alice", "v", spec).await;
     stage.until("v", has_ended).await;
+    // Nor does the next Run, which is cancelled before it begins.
+    audited.annotate(Some("carol"), "v", CANCEL, "2").await;
+    audited.apply("alice", "v", &spec.replace("true", "false")).await;
+    let is_second = |task: &Task| task.status.as_ref().unwrap().run.as_ref().unwrap().number == 2;
+    stage.until("v", |task| is_second(task) && has_ended(task)).await;
+    stage.calm().await;
     stage.cluster.delete(task_ref("v")).await.unwrap();
     stage.until_gone("v").await;
 
@@ -453,7 +459,7 @@ async fn who_may_change_tasks_cannot_fill_the_audit_with_what_they_do_not_get() 
         }
     }
     let of_others = (rejected - of("SpecRejected")) as u64;
-    assert_eq!(omitted - of_others, 6, "held, forged, a cancel of nothing, and three of a Run on no node");
+    assert_eq!(omitted - of_others, 9, "held, forged, a cancel of nothing, and six of Runs on no node");
 }
 
 /// It was logged only.
