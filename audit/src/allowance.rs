@@ -22,7 +22,7 @@ pub struct Terms {
 pub struct Allowance {
     terms: Terms,
     left: u64,
-    /// What has come back of the next byte, in bytes × milliseconds per day.
+    /// What has come back of the next one, times the milliseconds of a day.
     part: u128,
     /// Up to when is counted what has come back, milliseconds of a monotonic clock.
     counted_to: u128,
@@ -34,13 +34,13 @@ impl Allowance {
         Self { terms, left: terms.at_once, part: 0, counted_to: now.as_millis() }
     }
 
-    /// Whether so many bytes are left.
+    /// Whether so many are left.
     pub fn has(&mut self, bytes: u64, now: Duration) -> bool {
         self.refill(now);
         self.left >= bytes
     }
 
-    /// Whether so many bytes are left, which are used then.
+    /// Whether so many are left, which are used then.
     pub fn take(&mut self, bytes: u64, now: Duration) -> bool {
         let has = self.has(bytes, now);
         if has {
@@ -57,7 +57,7 @@ impl Allowance {
     fn refill(&mut self, now: Duration) {
         let elapsed = now.as_millis().saturating_sub(self.counted_to);
         self.counted_to += elapsed;
-        let back = self.part + elapsed.saturating_mul(self.terms.per_day.into());
+        let back = self.part.saturating_add(elapsed.saturating_mul(self.terms.per_day.into()));
         let bytes = u64::try_from(back / DAY_MILLIS).unwrap_or(u64::MAX);
         self.left = self.left.saturating_add(bytes).min(self.terms.at_once);
         self.part = if self.left == self.terms.at_once { 0 } else { back % DAY_MILLIS };
@@ -81,6 +81,8 @@ mod tests {
         assert!(!allowance.take(1, HOUR), "an earlier time gives nothing");
         assert!(!allowance.is_full(1_009 * HOUR) && allowance.is_full(1_010 * HOUR));
         assert!(!allowance.take(11, Duration::MAX) && allowance.is_full(Duration::MAX));
+        let mut most = Allowance::full(Terms { at_once: 1, per_day: u64::MAX }, Duration::ZERO);
+        assert!(most.take(1, Duration::ZERO) && !most.take(1, Duration::ZERO) && most.take(1, Duration::MAX));
     }
 
     proptest! {

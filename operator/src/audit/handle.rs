@@ -173,7 +173,8 @@ impl Audit {
         open.queue_minor((Kind::Namespace, task.namespace.as_str()), vec![record()]);
     }
 
-    /// A Run began, or was taken over. On no node it starts nothing, and its record is a minor one, at last without the request.
+    /// A Run began, or was taken over. On no node it starts nothing, and its record is a minor one, without the request where there is no
+    /// room for that.
     pub fn run_began(&self, record: impl FnOnce() -> RunBegan) {
         let Some(open) = &self.open else { return };
         let began = record();
