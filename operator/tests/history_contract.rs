@@ -42,6 +42,7 @@ macro_rules! output_contract {
             expired_records_and_output_are_not_returned,
         ], heads: [
             heads_are_thinned_and_what_shows_a_change_is_never_replaced,
+            the_first_head_of_each_hour_and_day_is_kept_at_any_time_of_day,
             heads_outlive_what_they_are_about,
             heads_are_listed_in_pages,
         ] }

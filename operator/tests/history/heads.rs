@@ -37,8 +37,7 @@ pub(crate) async fn heads_are_thinned_and_what_shows_a_change_is_never_replaced(
         site.clock.advance(MINUTE);
     }
     let heads = all(site).await;
-    assert!((3..=4).contains(&heads.len()), "{heads:?}");
-    assert_eq!((heads[0].head.seq, heads.last().unwrap().head.seq), (1, 60));
+    assert_eq!(numbers(&heads), [1, 1, 60], "the first of the day, that of the hour, and the last");
     // The chain was written anew: its heads do not take the place of those from before.
     record(site, &[head(site, "n-1", "c", 40, "b")]).await;
     assert_eq!(all(site).await.last().unwrap().head.seq, 60, "a lower head is not the highest");
@@ -51,10 +50,19 @@ pub(crate) async fn heads_are_thinned_and_what_shows_a_change_is_never_replaced(
     assert!(all(site).await.starts_with(&now));
 }
 
+pub(crate) async fn the_first_head_of_each_hour_and_day_is_kept_at_any_time_of_day(site: &Site) {
+    site.clock.advance(Duration::from_hours(22));
+    // At 22:00, 23:00, 23:59:59.999 and 00:59:59.999.
+    for (seq, next) in [(1, 3_600_000), (2, 3_599_999), (3, 3_600_000), (4, 0)] {
+        record(site, &[head(site, "n-1", "c", seq, "a")]).await;
+        site.clock.advance(Duration::from_millis(next));
+    }
+    assert_eq!(numbers(&all(site).await), [1, 4, 1, 2, 4, 4]);
+}
+
 pub(crate) async fn heads_outlive_what_they_are_about(site: &Site) {
     assert!(RETENTION < HOURLY_KEPT);
     record(site, &[head(site, "n-1", "c", 1, "a")]).await;
-    // Another hour, and for certain another than the first of its day.
     site.clock.advance(Duration::from_hours(25));
     record(site, &[head(site, "n-1", "c", 2, "a")]).await;
     site.clock.advance(Duration::from_hours(1));

@@ -13,13 +13,19 @@ use std::time::Duration;
 use sentinel_operator::clock::Clock;
 use sentinel_protocol::time::UnixMillis;
 
-/// A clock that starts now and moves only by [`ManualClock::advance`].
+const DAY: Duration = Duration::from_hours(24);
+
+/// A clock that starts at the next midnight (UTC) and moves only by [`ManualClock::advance`].
+///
+/// At a midnight, because what is kept of a day or of an hour must not depend on when a test runs. At the next one, because a real
+/// server removes what has expired by its own clock.
 #[derive(Clone)]
 pub(crate) struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(Clock::system().now().0)))
+        let day = DAY.as_millis() as i64;
+        Self(Arc::new(AtomicI64::new((Clock::system().now().0 / day + 1) * day)))
     }
 
     pub(crate) fn clock(&self) -> Clock {
