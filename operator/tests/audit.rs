@@ -11,14 +11,15 @@ use std::path::Path;
 use gateway::*;
 use sentinel_audit::directory::files;
 use sentinel_audit::export::Export;
-use sentinel_audit::record::{Access, Omission};
+use sentinel_audit::record::{Access, Approved, Omission};
 use sentinel_audit::verify::{Summary, verify};
 use sentinel_audit::{AuditHead, Record};
 use sentinel_operator::audit::{Audit, AuditError, AuditOptions, Destination};
 use sentinel_operator::clock::Clock;
 use sentinel_operator::metrics::Registry as Metrics;
-use sentinel_protocol::ids::{AttemptId, ChainId, Epoch, Sha256Hex};
+use sentinel_protocol::ids::{AttemptId, ChainId, Epoch, RunNumber, Sha256Hex, SpecHash, TaskRef, TaskUid};
 use sentinel_protocol::metrics::NodeMetrics;
+use sentinel_protocol::requester::Requester;
 use sentinel_protocol::time::UnixMillis;
 use sentinel_protocol::to_agent::ToAgent;
 use sentinel_protocol::to_operator::{Heartbeat, Inventory, ToOperator};
@@ -181,6 +182,42 @@ fn what_a_party_causes_beyond_its_allowance_is_left_out_and_counted() {
     assert!(metrics.render().contains(&line), "{}", metrics.render());
     let bytes: u64 = files(folder.path()).unwrap().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
     assert!(bytes < (256 + 8) << 10, "{bytes} bytes");
+}
+
+#[test]
+fn who_approves_the_same_run_again_and_again_uses_up_an_allowance_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit =
+        start(AuditOptions { kept: 32 << 20, ..in_directory(folder.path()) }, &Metrics::new()).unwrap();
+    let by = |user: &str| Requester { user: user.into(), uid: None, groups: Vec::new() };
+    let approved = |user: &str| {
+        let record = Approved {
+            task: TaskRef::new("team-a", "t").unwrap(),
+            uid: TaskUid::new("u").unwrap(),
+            run: RunNumber(1),
+            by: by(user),
+            spec_hash: SpecHash::new("a".repeat(64)).unwrap(),
+            targets_sha256: "b".repeat(64).as_str().into(),
+            expires_at: UnixMillis(1),
+        };
+        audit.approved(&by(user), || Record::Approved(Box::new(record)));
+    };
+    for _ in 0..2_000 {
+        approved("bob");
+    }
+    approved("eve");
+    audit.denied(403, "user \"bob\" cannot get tasks/log", || access("bob", "/a"));
+    audit.close();
+    let (chains, records) = verified(Export::open(folder.path()).unwrap());
+    let of = |user: &str| {
+        let by_user =
+            |record: &&Record| matches!(record, Record::Approved(one) if one.by.user.as_str() == user);
+        records.iter().filter(by_user).count() as u64
+    };
+    assert!(chains[0].omitted > 1_000, "{}", chains[0].omitted);
+    assert_eq!((of("bob") + chains[0].omitted, of("eve")), (2_000, 1));
+    let denied = records.iter().filter(|record| record.kind() == "AccessDenied").count();
+    assert_eq!(denied, 1, "as a person who is refused, bob has used nothing");
 }
 
 fn access(user: &str, path: &str) -> Access {

@@ -507,4 +507,34 @@ mod tests {
         let first = format!("Accepted in {first_dir}");
         assert_eq!(seen, ["Began", &first, "Refused", "Accepted in /second", "Refused"]);
     }
+
+    #[test]
+    fn what_is_lost_while_the_directory_cannot_be_opened_is_counted_once_and_recorded_when_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(AUDIT), "not a directory").unwrap();
+        let mut trail = Trail::open(dir.path(), 1 << 20, "n-1", Arc::default());
+        let lost = Record::Omitted { omitted: 1, by: Vec::new() };
+        trail.append(&lost);
+        trail.append(&lost);
+        std::fs::remove_file(dir.path().join(AUDIT)).unwrap();
+        trail.sync_later();
+        assert!(trail.chain.is_err(), "it is attempted again from time to time only");
+        if let Err(closed) = &mut trail.chain {
+            closed.retry_at = Instant::now();
+        }
+        trail.sync_later();
+        assert_eq!(trail.lost, 2, "counted before");
+        trail.append(&Record::Omitted { omitted: 7, by: Vec::new() });
+        trail.sync();
+        let mut records = Vec::new();
+        let export = BufReader::new(Export::open(&dir.path().join(AUDIT)).unwrap());
+        verify(export, |_, line| records.push(line.record.clone().unwrap())).unwrap();
+        assert!(
+            matches!(
+                &records[..],
+                [Record::Began { .. }, Record::Gap { lost: 2, .. }, Record::Omitted { omitted: 7, .. }]
+            ),
+            "{records:?}"
+        );
+    }
 }

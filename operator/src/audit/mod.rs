@@ -1,8 +1,9 @@
 //! The operator's audit chain: what it decided, sent and was reported, who read output, and who was denied.
 //!
 //! Records are made where things happen and queued ([`Audit::record`]); a thread of its own writes them ([`writer`]) to a directory
-//! or a stream ([`stream`]). The heads of all chains are kept in History too ([`unsaved`]), whether or not there are records. Nothing waits for it: what finds the queue full is counted, and recorded as lost. [`accesses`],
-//! [`bounds`] and [`heads`] bound what people and agents can cause.
+//! or a stream ([`stream`]). Nothing waits for it: what finds the queue full is counted, and recorded as lost. The heads of all chains
+//! are kept in History too ([`unsaved`]), whether or not there are records. [`accesses`], [`bounds`] and [`heads`] bound what people
+//! and agents can cause.
 
 mod accesses;
 mod bounds;
