@@ -292,6 +292,20 @@ fn a_working_directory_that_is_exchanged_all_the_time_is_the_allowed_one_or_none
     println!("{ran} ran in the allowed directory, {not} did not run");
 }
 
+/// Otherwise what the new one refuses would start, without being asked for again.
+#[test]
+fn a_policy_that_changes_while_a_request_is_examined_is_not_the_one_that_decided() {
+    let node = Node::new();
+    let policy = node.path().join("policy.yaml");
+    fs::write(&policy, ALL).unwrap();
+    let files = PolicyFiles { policy: Some(policy.clone()), kill_switch: None };
+    let mut gate = PolicyGate::new(&files, node.path(), HostNamespaces::Own, None);
+    assert!(matches!(gate.verdict(&command(1, &["/bin/true"]), UnixMillis(0)), PolicyVerdict::Allowed(_)));
+    assert_eq!(gate.decided_by(), gate.version());
+    fs::write(&policy, ALL.replace("Allow", "Deny")).unwrap();
+    assert!(gate.decided_by() < gate.version(), "what it refuses now was allowed by the one before");
+}
+
 #[test]
 fn a_user_that_became_another_one_after_the_decision_is_not_taken() {
     let mut node = Node::new();

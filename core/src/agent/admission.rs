@@ -83,7 +83,7 @@ pub(super) fn admit<'a>(candidate: &Candidate<'a>) -> Result<Option<&'a Permit>,
     journal_safe(candidate)?;
     environment_offered(candidate)?;
     request_sound(&candidate.start.request)?;
-    within("timeouts.grace in milliseconds", Some(candidate.start.deadlines.grace_ms), &(0..=MAX_GRACE_MS))?;
+    grace_bounded(candidate)?;
     secrets_sent(candidate)?;
     let permit = candidate.policy.permit()?;
     room_for_one_more(candidate)?;
@@ -92,6 +92,25 @@ pub(super) fn admit<'a>(candidate: &Candidate<'a>) -> Result<Option<&'a Permit>,
     }
     disk_has_room(candidate)?;
     Ok(permit)
+}
+
+/// The rules again, for what was accepted before a reboot and has its place since. `living_by` counts the others.
+///
+/// # Errors
+/// The first rule's Refusal.
+pub(super) fn admit_again<'a>(candidate: &Candidate<'a>) -> Result<Option<&'a Permit>, Refusal> {
+    environment_offered(candidate)?;
+    request_sound(&candidate.start.request)?;
+    grace_bounded(candidate)?;
+    let permit = candidate.policy.permit()?;
+    if let Some(permit) = permit {
+        room_by_rule(candidate, permit)?;
+    }
+    Ok(permit)
+}
+
+fn grace_bounded(c: &Candidate<'_>) -> Result<(), Refusal> {
+    within("timeouts.grace in milliseconds", Some(c.start.deadlines.grace_ms), &(0..=MAX_GRACE_MS))
 }
 
 fn current_epoch(c: &Candidate<'_>) -> Result<(), Refusal> {

@@ -7,7 +7,7 @@ use sentinel_protocol::stage::Stage;
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, Start};
 use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, ToOperator};
 
-use super::admission::{Candidate, admit};
+use super::admission::{Candidate, admit, admit_again};
 use super::attempt::{Attempt, Phase, Secrets};
 use super::effect::{Admitted, Effect, Ignored};
 use super::event::{Facts, SecretsSent, Tombstone};
@@ -26,20 +26,8 @@ impl Agent {
         {
             return self.send(ToOperator::Refused(refused.clone()), out);
         }
-        let candidate = Candidate {
-            start: &start,
-            rules: &self.rules,
-            highest_epoch: self.highest_epoch,
-            stopping: self.stopping,
-            journal_failure: self.journal_failure.as_deref(),
-            living: self.living(),
-            owned: self.attempts.len(),
-            free: facts.free,
-            policy: &facts.policy,
-            secrets: &facts.secrets,
-            living_by: &|rule| self.living_by(rule),
-        };
-        let permit = match admit(&candidate) {
+        let living_by = |rule: &str| self.living_by(rule);
+        let permit = match admit(&self.candidate(&start, facts, &living_by)) {
             Ok(permit) => permit.cloned(),
             Err(refusal) => {
                 return self.decline(&start.attempt, &start.spec_hash, refusal, start.offer, out);
@@ -55,10 +43,31 @@ impl Agent {
         out.push(Effect::Record(Box::new(Admitted { start: recorded(*start), permit })));
     }
 
+    fn candidate<'a>(
+        &'a self,
+        start: &'a Start,
+        facts: &'a Facts,
+        living_by: &'a dyn Fn(&str) -> usize,
+    ) -> Candidate<'a> {
+        Candidate {
+            start,
+            rules: &self.rules,
+            highest_epoch: self.highest_epoch,
+            stopping: self.stopping,
+            journal_failure: self.journal_failure.as_deref(),
+            living: self.living(),
+            owned: self.attempts.len(),
+            free: facts.free,
+            policy: &facts.policy,
+            secrets: &facts.secrets,
+            living_by,
+        }
+    }
+
     /// Takes the values of the Secrets of what an earlier process of the agent has accepted in this boot. Whether it has started
     /// meanwhile, the inspection that follows shows.
     fn take_missing_secrets(&mut self, start: &Start, facts: &Facts, out: &mut Vec<Effect>) {
-        let is_current = start.epoch >= self.highest_epoch && !self.stopping;
+        let is_current = start.epoch >= self.highest_epoch && !self.stopping && !facts.differs;
         let Some(attempt) = self.attempt_mut(&start.attempt).filter(|attempt| {
             attempt.secrets == Secrets::Missing
                 && matches!(attempt.phase, Phase::Accepted)
@@ -74,16 +83,24 @@ impl Agent {
         }
     }
 
-    /// Starts what was accepted before a reboot, if it may still start and the policy allows it again.
+    /// Starts what was accepted before a reboot, if it may still start and this node admits it again. What was accepted is what starts: a
+    /// `Start` with another request ends the Attempt, since the Journal, the audit and what was signed are about the first.
     fn confirm(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
         let known = self.attempts.get(&start.attempt.directory_name());
         let Some(attempt) = known.filter(|attempt| self.may_confirm(attempt, &start)) else { return };
-        match facts.policy.permit() {
+        if facts.differs {
+            return abandon_as(attempt, Outcome::Refused { refusal: Refusal::SpecHashMismatch }, now, out);
+        }
+        let others_by = |rule: &str| {
+            self.living_by(rule).saturating_sub(usize::from(attempt.rule.as_deref() == Some(rule)))
+        };
+        match admit_again(&self.candidate(&start, facts, &others_by)) {
             Ok(_) if start.request.needs_secrets() && facts.secrets != SecretsSent::Values => {}
             Ok(permit) => {
                 let permit = permit.cloned();
                 if let Some(attempt) = self.attempt_mut(&start.attempt) {
                     attempt.secrets = Secrets::Here;
+                    attempt.rule = permit.as_ref().map(|permit| permit.rule.clone());
                 }
                 self.raise_epoch(start.epoch, out);
                 out.push(Effect::Confirm(Box::new(Admitted { start: recorded(*start), permit })));

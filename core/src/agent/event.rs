@@ -119,6 +119,8 @@ pub struct Facts {
     pub policy: PolicyVerdict,
     /// The values of Secrets that came with it, if it is a `Start`.
     pub secrets: SecretsSent,
+    /// Whether it is a `Start` of an Attempt that the Journal has with another request.
+    pub differs: bool,
 }
 
 /// The values of Secrets that came with a `Start`. The values themselves are with the caller.

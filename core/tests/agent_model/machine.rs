@@ -64,7 +64,13 @@ impl Machine {
             self.world.received = (secrets == SecretsSent::Values).then(|| id(about));
             self.handle(Event::Received {
                 message,
-                facts: Facts { tombstone, free: u64::MAX, policy: self.world.policy(), secrets },
+                facts: Facts {
+                    tombstone,
+                    free: u64::MAX,
+                    policy: self.world.policy(),
+                    secrets,
+                    differs: false,
+                },
             });
             self.world.received = None;
         }

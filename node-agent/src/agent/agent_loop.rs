@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sentinel_core::agent::{Agent, Effect, Event, Facts, PolicyVerdict, Rules};
 use sentinel_core::time::{Monotonic, Now};
-use sentinel_protocol::to_agent::ToAgent;
+use sentinel_protocol::request::RunRequest;
+use sentinel_protocol::to_agent::{Start, ToAgent};
 
 use super::conversion::tombstone_from_journal;
 use super::performer::Performer;
 use crate::channel::{Inbox, Input};
 use crate::host;
-use crate::journal::{AgentWakeups, Change, JournalError, Loaded, Wakeup};
+use crate::journal::{Accepted, AgentWakeups, Change, JournalError, Loaded, Wakeup};
 
 /// How often active Attempts are inspected, though no change was observed.
 const TICK: Duration = Duration::from_secs(1);
@@ -303,13 +304,17 @@ impl AgentLoop {
     }
 
     fn facts(&mut self, message: &ToAgent) -> Facts {
-        let policy = match message {
-            ToAgent::Start(start) if !self.agent.is_settled(&start.attempt) => {
-                let known = self.performer.attempt_in(&start.attempt.directory_name());
-                self.performer.permission.verdict(start, known.as_ref() == Some(&start.attempt))
+        let (mut policy, mut differs) = (PolicyVerdict::default(), false);
+        if let ToAgent::Start(start) = message {
+            let known = self.performer.attempt_in(&start.attempt.directory_name());
+            let is_known = known.as_ref() == Some(&start.attempt);
+            let accepted = is_known.then(|| self.performer.accepted(&start.attempt)).flatten();
+            differs =
+                is_known && !accepted.as_ref().is_some_and(|accepted| asks_for_the_same(accepted, start));
+            if !self.agent.is_settled(&start.attempt) {
+                policy = self.performer.permission.verdict(start, accepted.as_ref());
             }
-            _ => PolicyVerdict::default(),
-        };
+        }
         let (attempt, spec_hash) = match message {
             ToAgent::Start(start) => (&start.attempt, &start.spec_hash),
             ToAgent::Cancel(cancel) => (&cancel.attempt, &cancel.spec_hash),
@@ -319,8 +324,16 @@ impl AgentLoop {
         let kept = journal.tombstone(attempt);
         let tombstone = kept.map(|kept| tombstone_from_journal(kept, spec_hash));
         // Where the free space is unknown, the write shows whether there is enough.
-        Facts { tombstone, free: journal.free_bytes().unwrap_or(u64::MAX), policy, ..Facts::default() }
+        let free = journal.free_bytes().unwrap_or(u64::MAX);
+        Facts { tombstone, free, policy, differs, ..Facts::default() }
     }
+}
+
+/// Whether a `Start` asks for what was accepted. How much output is kept may change while a Task runs.
+fn asks_for_the_same(accepted: &Accepted, start: &Start) -> bool {
+    let then = &accepted.start;
+    let request = RunRequest { output: then.request.output, ..start.request.clone() };
+    then.task == start.task && then.request == request
 }
 
 /// What the thread was woken for.

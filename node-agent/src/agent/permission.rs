@@ -6,8 +6,9 @@ use sentinel_protocol::refusal::Refusal;
 use sentinel_protocol::to_agent::Start;
 
 use crate::host;
-use crate::journal::AttemptDir;
+use crate::journal::{Accepted, AttemptDir, JournalError};
 use crate::policy::PolicyGate;
+use crate::shortage::describe;
 
 /// The policy, and what it has decided about last.
 #[derive(Debug)]
@@ -24,12 +25,15 @@ impl Permission {
         Self { gate, version: 0, recorded: None }
     }
 
-    /// What is decided about a `Start` now. One that this node has already has its use of what was signed.
-    pub(super) fn verdict(&mut self, start: &Start, is_known: bool) -> PolicyVerdict {
+    /// What is decided about a `Start` now. What was accepted of it before has its use of what was signed.
+    pub(super) fn verdict(&mut self, start: &Start, accepted: Option<&Accepted>) -> PolicyVerdict {
         let now = host::wall_clock();
         let verdict = self.gate.verdict(start, now);
-        self.version = self.gate.version();
-        if is_known { verdict } else { self.gate.with_uses(verdict, &start.attempt, now) }
+        self.version = self.gate.decided_by();
+        match verdict.permit() {
+            Ok(Some(permit)) if has_use(accepted, permit) => verdict,
+            _ => self.gate.with_uses(verdict, &start.attempt, now),
+        }
     }
 
     /// Uses up what was signed, if the permit rests on that, before the Attempt is recorded.
@@ -38,6 +42,19 @@ impl Permission {
     /// Why it may not be used.
     pub(super) fn use_up(&self, permit: &Permit, attempt: &AttemptId) -> Result<(), Refusal> {
         self.gate.use_up(permit, attempt, host::wall_clock())
+    }
+
+    /// The same for what was accepted before: it may have its use already.
+    ///
+    /// # Errors
+    /// Why it may not be used.
+    pub(super) fn use_up_again(
+        &self,
+        permit: &Permit,
+        attempt: &AttemptId,
+        accepted: Option<&Accepted>,
+    ) -> Result<(), Refusal> {
+        if has_use(accepted, permit) { Ok(()) } else { self.use_up(permit, attempt) }
     }
 
     /// Notes that the Attempt that was allowed last is in the Journal.
@@ -61,16 +78,35 @@ impl Permission {
             // What runs is what the first permit names: the process that becomes the command compares it.
             Ok(Some(accepted)) => {
                 let verdict = self.gate.verdict(&accepted.start, host::wall_clock());
-                match verdict.permit()? {
-                    Some(now) if accepted.permit.is_none() => Err(Refusal::Policy {
-                        rule: now.rule.clone(),
-                        why: Some("it was accepted before this node had a policy; run it again".into()),
-                    }),
-                    _ => Ok(()),
+                let Some(now) = verdict.permit()? else { return Ok(()) };
+                match without_its_use_or_place(&accepted, now) {
+                    None => Ok(()),
+                    Some(why) => Err(Refusal::Policy { rule: now.rule.clone(), why: Some(why.into()) }),
                 }
             }
             // Without a readable request nothing can be started.
-            Ok(None) | Err(_) => Ok(()),
+            Ok(None) | Err(JournalError::Corrupt { .. }) => Ok(()),
+            // The process that starts it may be able to read it.
+            Err(error) => Err(Refusal::JournalUnsafe { message: describe(&error).into() }),
         }
     }
+}
+
+/// Whether what was accepted has used what this permit rests on, if that was signed.
+fn has_use(accepted: Option<&Accepted>, permit: &Permit) -> bool {
+    let Some(signed) = &permit.signed else { return true };
+    let used = accepted.and_then(|accepted| accepted.permit.as_ref()?.signed.as_ref());
+    used.is_some_and(|used| used.statement == signed.statement)
+}
+
+/// Why what was accepted cannot start by this permit, although it would be allowed if it was asked for now: neither a use of what was
+/// signed nor a place among those that the rule bounds was taken for it.
+fn without_its_use_or_place(accepted: &Accepted, now: &Permit) -> Option<String> {
+    let Some(then) = &accepted.permit else {
+        return Some("it was accepted before this node had a policy; run it again".to_owned());
+    };
+    let has_place = then.rule == now.rule || now.concurrent.is_none();
+    let is_whole = has_place && has_use(Some(accepted), now);
+    (!is_whole)
+        .then(|| format!("it was accepted by rule {}, before the policy changed; run it again", then.rule))
 }

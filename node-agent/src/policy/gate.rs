@@ -42,6 +42,8 @@ pub struct PolicyGate {
     uses: SignedUses,
     /// The node's name, which a signed statement may be limited to.
     node: Option<String>,
+    /// The version of the policy that decided last.
+    decided_by: u64,
 }
 
 impl PolicyGate {
@@ -57,7 +59,7 @@ impl PolicyGate {
             }
         }
         let uses = SignedUses::of(state_dir);
-        Self { policy, kill_switch, examiner: Examiner::new(host), uses, node }
+        Self { policy, kill_switch, examiner: Examiner::new(host), uses, node, decided_by: 0 }
     }
 
     /// What is decided about a `Start` now.
@@ -76,6 +78,11 @@ impl PolicyGate {
         let Some(policy) = &mut self.policy else { return 0 };
         let _ = policy.current();
         policy.version()
+    }
+
+    /// The [version](Self::version) of the policy that decided last. It may have changed while what was asked for was examined.
+    pub fn decided_by(&self) -> u64 {
+        self.decided_by
     }
 
     /// The Refusal while the kill switch is on.
@@ -109,6 +116,8 @@ impl PolicyGate {
         if let Some(why) = killed(&self.kill_switch) {
             return PolicyVerdict::Refused { rule: KILL_SWITCH.into(), why: why.into() };
         }
+        // Counted before the policy is read: one that changes in between decides again when the command is launched.
+        self.decided_by = self.version();
         let Some(file) = &mut self.policy else { return PolicyVerdict::NoPolicy };
         let policy = match file.current() {
             Ok(policy) => policy,

@@ -172,7 +172,7 @@ impl Node {
             self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
         let (policy, secrets) = (PolicyVerdict::NoPolicy, SecretsSent::Values);
-        let facts = Facts { tombstone, free: u64::MAX, policy, secrets };
+        let facts = Facts { tombstone, free: u64::MAX, policy, secrets, differs: false };
         self.handle(Event::Received { message, facts }, crash_after)
     }
 

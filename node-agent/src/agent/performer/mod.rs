@@ -165,6 +165,9 @@ impl Performer {
                 None
             }
             Effect::Confirm(admitted) => {
+                if let Err(refusal) = self.use_up_again(&admitted) {
+                    return Some(Event::LaunchRefused { attempt: admitted.start.attempt, refusal });
+                }
                 self.secrets.keep(&admitted.start.attempt);
                 // Its Spool is about to be replaced; `record` publishes the new one.
                 self.notices.forget(&admitted.start.attempt);
@@ -193,6 +196,17 @@ impl Performer {
             }
             Effect::Ignored { what, .. } => self.count_ignored(what),
         }
+    }
+
+    /// What the Journal has accepted, if this Attempt is in it and can be read.
+    pub(super) fn accepted(&self, attempt: &AttemptId) -> Option<Accepted> {
+        self.journal.attempt(attempt).accepted().ok().flatten()
+    }
+
+    fn use_up_again(&self, admitted: &Admitted) -> Result<(), Refusal> {
+        let Admitted { start, permit: Some(permit) } = admitted else { return Ok(()) };
+        let accepted = self.accepted(&start.attempt);
+        self.permission.use_up_again(permit, &start.attempt, accepted.as_ref())
     }
 
     /// The Attempt's command was started, or it ended: its request was made durable before.
