@@ -43,8 +43,8 @@ pub struct RunFacts {
     pub requested_by: Option<RequestedBy>,
     /// Who approved it, if that was needed.
     pub approved_by: Option<Requester>,
-    /// What it runs. `None` when this operator took the Run over after its spec had changed: then nothing of it can be
-    /// started any more, and such a Run wants nothing started.
+    /// What it runs. `None` while the spec is another one, or invalid, since before this operator took the Run over: then nothing of it
+    /// can be started.
     pub request: Option<RunRequest>,
     /// What the author of its Task has signed: for the nodes, nothing here decides by it.
     pub signed: Option<Signed>,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use sentinel_audit::record::{RunBegan, targets_sha256};
 use sentinel_audit::request::Request;
-use sentinel_core::plan::TaskPlan;
+use sentinel_core::plan::{self, TaskPlan};
 use sentinel_core::reconcile::ledger::Origin;
 use sentinel_core::reconcile::rollout::HistoryLookup;
 use sentinel_core::reconcile::run::RunState;
 use sentinel_core::reconcile::settle;
-use sentinel_protocol::ids::{NodeName, RunNumber};
+use sentinel_protocol::ids::{NodeName, RunNumber, SpecHash};
 use sentinel_protocol::request::{Program, RunRequest};
 use sentinel_protocol::requester::RequestedBy;
 use sentinel_protocol::signed::{self, Signed};
@@ -33,8 +33,8 @@ pub(super) fn begin_run(
     targets: Arc<Vec<NodeName>>,
 ) {
     let mut locked = runs.lock();
-    if locked.current.as_ref().is_some_and(|current| current.facts.run == run.number) {
-        return;
+    if let Some(current) = locked.current.as_mut().filter(|current| current.facts.run == run.number) {
+        return complete(current, plan);
     }
     let origin = cache.origin(run.number);
     // Agents have reported and forgotten Attempts of a Run that was taken over, ended or not, and only History still
@@ -98,9 +98,26 @@ pub(super) fn drop_settled(context: &Context, runs: &TaskRuns) {
     }
 }
 
+/// What the spec that this operator found when it took the Run over did not have: it was invalid, or another one, until now.
+fn complete(run: &mut TrackedRun, plan: &TaskPlan) {
+    if run.facts.request.is_none() && is_run_by(plan, &run.facts.spec_hash) {
+        run.facts = Arc::new(RunFacts {
+            command: command_line(&plan.request),
+            retry: plan.retry.clone(),
+            request: Some(plan.request.clone()),
+            ..RunFacts::clone(&run.facts)
+        });
+    }
+}
+
+/// Whether the Run with this hash runs what the plan has. The plan of an invalid spec has that hash too, and a request that stands in.
+fn is_run_by(plan: &TaskPlan, spec_hash: &SpecHash) -> bool {
+    plan::spec_hash(&plan.targets, &plan.request) == *spec_hash
+}
+
 /// What never changes about a Run. Its request is known while the spec is still the one that it runs.
 fn facts(plan: &TaskPlan, (task, run): (&Task, &RunState), trace: RunTrace) -> RunFacts {
-    let same = run.spec_hash == plan.spec_hash;
+    let same = is_run_by(plan, &run.spec_hash);
     RunFacts {
         task: plan.task.clone(),
         uid: plan.uid.clone(),

@@ -21,10 +21,13 @@ pub const APPROVAL: &str = "sentinelnode.dev/approval";
 
 /// Only on the operator's copy of a Task whose spec it cannot read (a newer schema admitted it): why. Such a Task is still
 /// observed: it is reported as rejected, its running commands continue, and it can be deleted.
-pub const UNREADABLE: &str = "sentinelnode.dev/unreadable";
+///
+/// A name with spaces, which no API server stores, so that no user can write it:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/#syntax-and-character-set>.
+pub const UNREADABLE: &str = "sentinelnode.dev/spec cannot be read";
 
 /// The same for its status: the Task is left alone, since its Runs are unknown.
-pub const UNREADABLE_STATUS: &str = "sentinelnode.dev/unreadable-status";
+pub const UNREADABLE_STATUS: &str = "sentinelnode.dev/status cannot be read";
 
 /// Annotation: with the value `true`, a deletion does not wait for unreachable nodes.
 pub const ABANDON: &str = "sentinelnode.dev/abandon";

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use sentinel_operator::cluster::TaskKeeper;
+use sentinel_operator::history::{History as _, RunQuery};
+use sentinel_operator::resource::{manifest, validate};
 use sentinel_protocol::ids::{AttemptId, RunNumber};
+use sentinel_protocol::request::Program;
 
 use super::agents::Delivered;
-use super::kit::{Stage, condition, failed, running, succeeded};
+use super::kit::{Stage, condition, failed, phase, running, succeeded};
 use super::{HELLO, RETRYING, numbers};
 
 #[tokio::test(start_paused = true)]
@@ -138,6 +141,44 @@ async fn a_crash_between_record_and_start_continues_the_run() {
     assert_eq!(starts[0].0.attempt.run.0, 1, "it is the same run");
     stage.report("t", 1, "a", succeeded());
     stage.until("t", |task| condition(task, "Complete") == "True").await;
+}
+
+/// What stands in for the spec while that is invalid was started, as the Run that was recorded.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_taken_over_while_its_spec_is_invalid_goes_on_with_its_own_command() {
+    let spec = "{targets: {all: true}, run: {command: [id, -u]}}";
+    let text = format!(
+        "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: t, namespace: default}}\nspec: {spec}\n"
+    );
+    let hash = validate::spec_hash(&manifest::read(&text).unwrap()[0]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let tasks = directory.path().join("tasks");
+    std::fs::create_dir_all(&tasks).unwrap();
+    // As another schema might have accepted it, during the Run.
+    let invalid = serde_json::json!({
+        "apiVersion": "sentinelnode.dev/v1alpha1", "kind": "Task",
+        "metadata": {"name": "t", "namespace": "default", "uid": "u-1", "generation": 2, "resourceVersion": "7",
+            "finalizers": ["sentinelnode.dev/run"]},
+        "spec": {"targets": {"all": true}, "run": {"command": [""]}},
+        "status": {"observedGeneration": 1, "run": {"number": 1, "specHash": hash,
+            "startedAt": "2026-09-21T14:13:20.000000Z", "targets": ["a", "b"], "targetCount": 2}},
+    });
+    std::fs::write(tasks.join("default.t.json"), invalid.to_string()).unwrap();
+    let stage = Stage::in_directory(directory.path(), &["a", "b"]);
+    stage.until("t", |task| phase(task) == "Rejected").await;
+    stage.calm().await;
+    assert_eq!(stage.count_starts(), 0, "nothing is started by an invalid spec");
+    stage.apply("t", spec).await;
+    for (start, _) in stage.starts(2).await {
+        assert_eq!((start.attempt.run, &start.spec_hash), (RunNumber(1), &hash));
+        assert_eq!(start.request.program, Program::Command(vec!["id".to_owned(), "-u".to_owned()]));
+        stage.report("t", 1, start.attempt.node.as_str(), succeeded());
+    }
+    stage
+        .until("t", |task| ["Complete", "Archived"].iter().all(|kind| condition(task, kind) == "True"))
+        .await;
+    let runs = stage.history.runs(RunQuery::default()).await.unwrap().items;
+    assert_eq!(runs.iter().map(|run| run.command.as_str()).collect::<Vec<_>>(), ["id -u"]);
 }
 
 #[tokio::test(start_paused = true)]
