@@ -74,6 +74,16 @@ async fn the_stamp_is_of_the_authenticated_user_of_the_last_change() {
     let generated = piece.create("alice", json!({"metadata": {"generateName": "made-"}})).await.unwrap();
     let name = generated["metadata"]["name"].as_str().unwrap();
     assert_eq!(author(&piece.ended(name, 1).await), "alice");
+    // The prefix of it may be changed afterwards, and alice still made it.
+    let patched = ["patch", "tasks.sentinelnode.dev", name, "--type=merge", "-p"];
+    for (who, change) in [
+        ("alice", json!({"metadata": {"generateName": "other-"}})),
+        ("bob", json!({"spec": {"rerunToken": "again"}})),
+    ] {
+        piece.kubectl(who, &[&patched[..], &[&change.to_string()]].concat()).await.unwrap();
+    }
+    let run = piece.ended(name, 2).await;
+    assert_eq!((author(&run), &run["requestedBy"]["creator"]["user"]), (&json!("bob"), &json!("alice")));
     piece.close().await;
 }
 
