@@ -143,6 +143,7 @@ fn facts(program: &str) -> NodeFacts {
     let identity = IdentityFacts {
         uid: 65534,
         user: Some("nobody".to_owned()),
+        user_names: vec!["nobody".to_owned()],
         gid: 65534,
         group: Some("nogroup".to_owned()),
         primary_gid: Some(65534),

@@ -45,6 +45,8 @@ pub struct IdentityFacts {
     pub uid: u32,
     /// The user's name, if it has one.
     pub user: Option<String>,
+    /// All names of that number, which a `Deny` rule may have.
+    pub user_names: Vec<String>,
     /// Its group.
     pub gid: u32,
     /// The group's name, if it has one.
@@ -53,7 +55,7 @@ pub struct IdentityFacts {
     pub primary_gid: Option<u32>,
     /// Its further groups.
     pub groups: Vec<u32>,
-    /// The names of its further groups that have one.
+    /// All names of its group and its further groups, which a `Deny` rule may have.
     pub group_names: Vec<String>,
 }
 

@@ -42,7 +42,7 @@ fn described(number: u32, name: Option<&str>) -> String {
     name.map_or_else(|| number.to_string(), |name| format!("{name} ({number})"))
 }
 
-pub(crate) fn fit_user(users: Option<&Users>, asked: &Asked<'_>) -> Fit {
+pub(crate) fn fit_user(users: Option<&Users>, asked: &Asked<'_>, effect: Effect) -> Fit {
     let identity = match (users, &asked.node.identity) {
         (None | Some(Users::Any), _) => return Fit::Fits,
         (_, Err(why)) => return Fit::Differs(why.clone()),
@@ -54,7 +54,9 @@ pub(crate) fn fit_user(users: Option<&Users>, asked: &Asked<'_>) -> Fit {
             format!("the command would run as {who} with group {}, and root is not allowed", identity.gid)
         }),
         Some(Users::Named(list)) => {
-            Fit::or_differs(is_listed(list, identity.uid, identity.user.as_deref()), || {
+            let is_alias =
+                effect == Effect::Deny && identity.user_names.iter().any(|name| list.contains(name));
+            Fit::or_differs(is_alias || is_listed(list, identity.uid, identity.user.as_deref()), || {
                 format!("the command would run as {who}; the rule is for {}", listed(list))
             })
         }

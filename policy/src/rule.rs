@@ -166,7 +166,7 @@ impl Rule {
         let fits = [
             ("who", who::fit(who.as_ref(), asked, effect)),
             ("what", what::fit(what.as_ref(), asked, effect)),
-            ("users", identity::fit_user(users.as_ref(), asked)),
+            ("users", identity::fit_user(users.as_ref(), asked, self.effect)),
             ("groups", identity::fit_group(groups.as_ref(), asked, effect)),
             ("environments", surroundings::fit_environment(environments.as_deref(), asked)),
             ("sandboxes", surroundings::fit_sandbox(sandboxes.as_deref(), asked, effect)),

@@ -1,6 +1,6 @@
 //! Who may ask. A node knows it only from the operator.
 
-use sentinel_protocol::requester::{RequestedBy, Requester};
+use sentinel_protocol::requester::{MAX_GROUPS, RequestedBy, Requester};
 use serde::Deserialize;
 
 use crate::asked::Asked;
@@ -60,6 +60,13 @@ impl Named {
             requester.groups.iter().any(|group| groups.iter().any(|pattern| pattern.matches(group, effect)))
         };
         match &self.groups {
+            // Further groups are left out on the way to the node.
+            Some(groups) if !has_one_of(groups) && requester.groups.len() >= MAX_GROUPS => {
+                Fit::Unknown(format!(
+                    "{user:?} asked, who is in {MAX_GROUPS} groups or more, and it is not known whether in one of {}",
+                    listed(groups)
+                ))
+            }
             Some(groups) if !has_one_of(groups) => {
                 Fit::Differs(format!("{user:?} asked, who is in none of the groups {}", listed(groups)))
             }

@@ -130,6 +130,7 @@ fn assumed_identity(request: &RunRequest) -> IdentityFacts {
     IdentityFacts {
         uid,
         user: name(request.user.as_ref(), uid),
+        user_names: Vec::new(),
         gid,
         group: name(request.group.as_ref(), gid),
         primary_gid: request.group.is_none().then_some(gid),

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::environment::search_path;
 use super::found::{Found, identity_of, writable_by};
-use super::identity::{Credentials, Identity, group_name, user_name};
+use super::identity::{Credentials, Identity, group_names, user_names};
 use super::interpreter;
 use super::invocation::HostNamespaces;
 use super::program::locate;
@@ -113,14 +113,18 @@ pub(super) fn directory_at(root: &Root, directory: &str) -> Result<DirectoryIden
 fn identity_facts(root: &Root, identity: Identity) -> IdentityFacts {
     let primary_gid = identity.user.as_ref().map(|user| user.gid);
     let Credentials { uid, gid, groups } = identity.effective();
+    let (uid, gid) = (uid.as_raw(), gid.as_raw());
+    let groups: Vec<u32> = groups.into_iter().map(rustix::process::Gid::as_raw).collect();
+    let user_names = user_names(root, uid);
     IdentityFacts {
-        uid: uid.as_raw(),
-        user: identity.user.map(|user| user.name).or_else(|| user_name(root, uid.as_raw())),
-        gid: gid.as_raw(),
-        group: group_name(root, gid.as_raw()),
+        uid,
+        user: identity.user.map(|user| user.name).or_else(|| user_names.first().cloned()),
+        user_names,
+        gid,
+        group: group_names(root, &[gid]).into_iter().next(),
         primary_gid,
-        group_names: groups.iter().filter_map(|gid| group_name(root, gid.as_raw())).collect(),
-        groups: groups.into_iter().map(rustix::process::Gid::as_raw).collect(),
+        group_names: group_names(root, &[&[gid], &groups[..]].concat()),
+        groups,
     }
 }
 

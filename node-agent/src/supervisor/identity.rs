@@ -163,15 +163,16 @@ fn group_lines(groups: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-/// The name of a user, if it has one.
-pub(super) fn user_name(root: &Root, uid: u32) -> Option<String> {
-    users(&root.read("/etc/passwd").ok()?).find(|user| user.uid == uid).map(|user| user.name)
+/// The names of a user: several entries can have one number.
+pub(super) fn user_names(root: &Root, uid: u32) -> Vec<String> {
+    let entries = root.read("/etc/passwd").unwrap_or_default();
+    users(&entries).filter(|user| user.uid == uid).map(|user| user.name).collect()
 }
 
-/// The name of a group, if it has one.
-pub(super) fn group_name(root: &Root, gid: u32) -> Option<String> {
-    let groups = root.read("/etc/group").ok()?;
-    group_lines(&groups).find(|(_, number, _)| *number == gid).map(|(name, ..)| name.to_owned())
+/// The names of these groups: several entries can have one number.
+pub(super) fn group_names(root: &Root, gids: &[u32]) -> Vec<String> {
+    let entries = root.read("/etc/group").unwrap_or_default();
+    group_lines(&entries).filter(|(_, gid, _)| gids.contains(gid)).map(|(name, ..)| name.to_owned()).collect()
 }
 
 fn memberships(groups: &str, user: &str) -> impl Iterator<Item = u32> {

@@ -79,6 +79,7 @@ pub(crate) fn node() -> NodeFacts {
         identity: Ok(IdentityFacts {
             uid: 65534,
             user: Some("nobody".into()),
+            user_names: vec!["nobody".into()],
             gid: 65534,
             group: Some("nogroup".into()),
             primary_gid: Some(65534),

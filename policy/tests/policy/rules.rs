@@ -7,7 +7,7 @@ use sentinel_policy::asked::NodeFacts;
 use sentinel_policy::document::Policy;
 use sentinel_policy::what::sha256_hex;
 use sentinel_protocol::request::{EnvVar, Environment, Program, Sandbox};
-use sentinel_protocol::requester::RequestedBy;
+use sentinel_protocol::requester::{RequestedBy, Requester};
 use sentinel_protocol::secret::SecretKeyRef;
 use sentinel_protocol::to_agent::Start;
 
@@ -296,6 +296,29 @@ fn a_deny_rule_cannot_be_talked_around() {
     };
     assert!(denied("groups: [shadow]", &further) && denied("groups: ['42']", &further));
     assert!(!denied("groups: [disk]", &further));
+    // Another name of the same number, which is what the kernel knows.
+    let alias = |of: u32| {
+        move |_: &mut Start, node: &mut NodeFacts| {
+            let identity = node.identity.as_mut().unwrap();
+            (identity.uid, identity.user) = (of, Some("svc".into()));
+            identity.user_names = vec!["alice".into(), "svc".into()];
+            identity.group_names = vec!["staff".into(), "wheel".into()];
+        }
+    };
+    for number in [1000, 0] {
+        assert!(denied("users: [alice]", &alias(number)) && denied("groups: [wheel]", &alias(number)));
+        assert!(!denied("users: [bob]", &alias(number)) && !denied("groups: [disk]", &alias(number)));
+    }
+    // Of so many groups some were left out on the way.
+    let groups_of_author = |number: usize| {
+        move |start: &mut Start, _: &mut NodeFacts| {
+            let groups = (0..number).map(|n| format!("g{n}").as_str().into()).collect();
+            let author = Requester { user: "carol".into(), uid: None, groups };
+            start.requested_by = Some(RequestedBy::new(author, None));
+        }
+    };
+    assert!(denied("who: {groups: [contractors]}", &groups_of_author(128)));
+    assert!(!denied("who: {groups: [contractors]}", &groups_of_author(127)));
 }
 
 proptest! {
