@@ -238,12 +238,7 @@ fn start(
     standby.check()?;
     let supervisor = standby.identity().map_err(failed("failed to read /proc"))?;
     let clocks = Clocks::new(&accepted, &supervisor.boot_id, boot_clock_ms());
-    if let Some(clock) = clocks.too_late_to_start(boot_clock_ms()) {
-        return Err(NotStarted::TooLate(clock));
-    }
-    if attempt.is_cancel_requested() {
-        return Err(NotStarted::Cancelled);
-    }
+    may_start(&clocks, attempt)?;
     let state_dir = attempt.state_dir();
     KillPoint::SupervisorLocked.pass_with_parent(state_dir);
     let starting =
@@ -283,10 +278,20 @@ fn start(
             announced.sync().map_err(failed(unrecorded))?;
         }
     }
+    // The file system of the program or directory, or the disk of the agent, may have answered late.
+    may_start(&clocks, attempt)?;
     let (step, error) = execute(&prepared.plan, &stdio, limits.join_files(), || reporter.executing());
     // What was created is the supervisor's to remove.
     std::mem::forget(limits);
     Err(NotStarted::Failed(prepared.explain(step, &error)))
+}
+
+/// Whether it may start now.
+fn may_start(clocks: &Clocks, attempt: &AttemptDir) -> Result<(), NotStarted> {
+    if let Some(clock) = clocks.too_late_to_start(boot_clock_ms()) {
+        return Err(NotStarted::TooLate(clock));
+    }
+    if attempt.is_cancel_requested() { Err(NotStarted::Cancelled) } else { Ok(()) }
 }
 
 /// Bounds the processes of a restricted command that sets no limit: by its control group, which counts only its own. Otherwise by

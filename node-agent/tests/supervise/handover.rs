@@ -1,5 +1,7 @@
 //! An Attempt is handed over to a supervisor: it is started once at most, and its end is recorded whatever becomes of the agent.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::{Pid, Signal, kill_process};
 use sentinel_node_agent::journal::{AbandonResult, Abandonment, AttemptState};
 use sentinel_node_agent::spool::{self, Reader};
@@ -104,6 +106,35 @@ fn a_late_or_cancelled_start_starts_nothing() {
     node.launcher.launch(&attempt).unwrap();
     let run = finish(attempt);
     assert_eq!((run.ended.outcome, run.ended.started_at), (Outcome::Cancelled, None));
+}
+
+/// The disk of the agent, or the server of the working directory, may not answer for any time.
+#[test]
+fn what_is_cancelled_or_late_while_its_start_waits_to_be_durable_is_not_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let witness = dir.path().join("started");
+    let mut node = Node::new();
+    let mut waiting = |number, start_ms| {
+        let mut start = start(number, &["touch", witness.to_str().unwrap()]);
+        start.deadlines.start_ms = start_ms;
+        let attempt = node.accept(&start);
+        let handed_over = node.launcher.launch_with(&attempt, None, |_| StartRecord::InLog).unwrap();
+        wait_for("the start to be announced", || {
+            (attempt.state().unwrap() != AttemptState::Accepted).then_some(())
+        });
+        (attempt, handed_over)
+    };
+    let (cancelled, handed_over) = waiting(1, 60_000);
+    cancelled.request_cancel(UnixMillis(1), None).unwrap();
+    handed_over.confirm();
+    assert_eq!(finish(cancelled).ended.outcome, Outcome::Cancelled);
+    let (late, handed_over) = waiting(2, 2_000);
+    let announced = Instant::now();
+    wait_for("the deadline to pass", || (announced.elapsed() > Duration::from_secs(2)).then_some(()));
+    handed_over.confirm();
+    let ended = finish(late).ended;
+    assert_eq!((ended.outcome, ended.started_at), (Outcome::StartTimedOut { why: None }, None));
+    assert!(!witness.exists());
 }
 
 #[test]
