@@ -18,9 +18,9 @@ const NAMES: [&str; 3] = ["sentinel-operator", "sentinel-node-agent", "sentinel-
 
 /// Bytes of an image, unpacked and as a registry has it, that docs/images.md promises of a release.
 const LIMITS: [(&str, u64, u64); 3] = [
-    ("sentinel-operator", 86_000_000, 34_500_000),
-    ("sentinel-node-agent", 8_800_000, 4_050_000),
-    ("sentinel-node-agent-tools", 11_100_000, 5_200_000),
+    ("sentinel-operator", 92_000_000, 36_500_000),
+    ("sentinel-node-agent", 9_200_000, 4_200_000),
+    ("sentinel-node-agent-tools", 11_500_000, 5_300_000),
 ];
 /// How much larger an image for tests is at most: what is added to a program shows in both.
 const DEV_FACTOR: u64 = 2;

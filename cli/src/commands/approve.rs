@@ -43,7 +43,7 @@ pub(super) async fn execute(client: &Client, namespace: &str, args: &ApproveArgs
     Ok(OK)
 }
 
-/// What the approval is for, and what else decides how it runs, which its author may still change.
+/// What the approval is for, and what else decides how it runs and what is kept, which who may change the Task may still change.
 fn shown(spec: &Value) -> Value {
     let fields = ["targets", "run", "rollout", "retry", "timeouts"];
     let present = fields.into_iter().filter(|field| !spec[field].is_null());

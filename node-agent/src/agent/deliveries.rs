@@ -48,7 +48,10 @@ impl Deliveries {
                 let acked = change.acked.or(before.acked);
                 dir.set_delivery(&Delivery { acked, archived: change.archived.unwrap_or(before.archived) })
             });
-            if let Err(error) = written {
+            // An Attempt that was forgotten meanwhile has no directory, and nothing of it is sent again.
+            if let Err(error) = written
+                && dir.path().exists()
+            {
                 tracing::warn!(
                     attempt = dir.name(),
                     error = describe(&error),
