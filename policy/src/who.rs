@@ -106,8 +106,9 @@ pub(crate) fn fit(who: Option<&Who>, asked: &Asked<'_>, effect: Effect) -> Fit {
         Effect::Allow => fits.find(|fit| *fit != Fit::Fits).unwrap_or(Fit::Fits),
         Effect::Deny => {
             let fits: Vec<Fit> = fits.collect();
-            let one = fits.iter().find(|fit| **fit == Fit::Fits).or(fits.first());
-            one.cloned().unwrap_or(Fit::Fits)
+            let unknown = |fit: &&Fit| matches!(fit, Fit::Unknown(_));
+            let one = fits.iter().find(|fit| **fit == Fit::Fits);
+            one.or(fits.iter().find(unknown)).or(fits.first()).cloned().unwrap_or(Fit::Fits)
         }
     }
 }

@@ -10,7 +10,7 @@ use sentinel_protocol::to_operator::{Ended, Refused, Report, ReportedState, ToOp
 use super::admission::{Candidate, admit, admit_again};
 use super::attempt::{Attempt, Phase, Secrets};
 use super::effect::{Admitted, Effect, Ignored};
-use super::event::{Facts, SecretsSent, Tombstone};
+use super::event::{Facts, Journaled, SecretsSent, Tombstone};
 use super::step::Agent;
 use super::transition::{abandon_as, cancel_attempt, compact, ignore, report_state};
 use crate::time::Now;
@@ -67,7 +67,8 @@ impl Agent {
     /// Takes the values of the Secrets of what an earlier process of the agent has accepted in this boot. Whether it has started
     /// meanwhile, the inspection that follows shows.
     fn take_missing_secrets(&mut self, start: &Start, facts: &Facts, out: &mut Vec<Effect>) {
-        let is_current = start.epoch >= self.highest_epoch && !self.stopping && !facts.differs;
+        let is_current =
+            start.epoch >= self.highest_epoch && !self.stopping && facts.journaled == Journaled::Same;
         let Some(attempt) = self.attempt_mut(&start.attempt).filter(|attempt| {
             attempt.secrets == Secrets::Missing
                 && matches!(attempt.phase, Phase::Accepted)
@@ -88,8 +89,17 @@ impl Agent {
     fn confirm(&mut self, start: Box<Start>, facts: &Facts, now: Now, out: &mut Vec<Effect>) {
         let known = self.attempts.get(&start.attempt.directory_name());
         let Some(attempt) = known.filter(|attempt| self.may_confirm(attempt, &start)) else { return };
-        if facts.differs {
-            return abandon_as(attempt, Outcome::Refused { refusal: Refusal::SpecHashMismatch }, now, out);
+        match facts.journaled {
+            Journaled::Same => {}
+            Journaled::Another => {
+                return abandon_as(
+                    attempt,
+                    Outcome::Refused { refusal: Refusal::SpecHashMismatch },
+                    now,
+                    out,
+                );
+            }
+            Journaled::Unknown => return,
         }
         let others_by = |rule: &str| {
             self.living_by(rule).saturating_sub(usize::from(attempt.rule.as_deref() == Some(rule)))
@@ -105,6 +115,8 @@ impl Agent {
                 self.raise_epoch(start.epoch, out);
                 out.push(Effect::Confirm(Box::new(Admitted { start: recorded(*start), permit })));
             }
+            // It waits for its turn, as long as it may.
+            Err(refusal) if refusal.is_temporary() => {}
             Err(refusal) => abandon_as(attempt, Outcome::Refused { refusal }, now, out),
         }
     }

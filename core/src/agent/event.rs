@@ -119,8 +119,20 @@ pub struct Facts {
     pub policy: PolicyVerdict,
     /// The values of Secrets that came with it, if it is a `Start`.
     pub secrets: SecretsSent,
-    /// Whether it is a `Start` of an Attempt that the Journal has with another request.
-    pub differs: bool,
+    /// What the Journal has of it, if it is a `Start`.
+    pub journaled: Journaled,
+}
+
+/// What the Journal has of the Attempt that a `Start` is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Journaled {
+    /// The same request, or none of it.
+    #[default]
+    Same,
+    /// Another request.
+    Another,
+    /// What cannot be read now.
+    Unknown,
 }
 
 /// The values of Secrets that came with a `Start`. The values themselves are with the caller.

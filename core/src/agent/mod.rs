@@ -37,7 +37,7 @@ mod transition;
 
 pub use admission::{EMERGENCY_FREE, Rules, SMALL_OUTPUT};
 pub use effect::{Admitted, Effect, Ignored};
-pub use event::{AttemptSnapshot, Event, Facts, SecretsSent, Tombstone};
+pub use event::{AttemptSnapshot, Event, Facts, Journaled, SecretsSent, Tombstone};
 pub use permit::{DirectoryIdentity, FileIdentity, Permit, PolicyVerdict, SignedPermit};
 pub use step::{Agent, RESEND_AFTER_MS};
 pub use transition::RELAUNCH_AFTER_MS;

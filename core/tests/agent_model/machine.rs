@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sentinel_core::agent::{Agent, Event, Facts, SecretsSent};
+use sentinel_core::agent::{Agent, Event, Facts, Journaled, SecretsSent};
 use sentinel_protocol::ids::{AttemptId, Epoch};
 use sentinel_protocol::to_agent::{Ack, Cancel, Forget, ToAgent};
 
@@ -69,7 +69,7 @@ impl Machine {
                     free: u64::MAX,
                     policy: self.world.policy(),
                     secrets,
-                    differs: false,
+                    journaled: Journaled::Same,
                 },
             });
             self.world.received = None;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sentinel_core::agent::{Agent, Effect, Event, Facts, PolicyVerdict, Rules};
+use sentinel_core::agent::{Agent, Effect, Event, Facts, Journaled, PolicyVerdict, Rules};
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::request::RunRequest;
 use sentinel_protocol::to_agent::{Start, ToAgent};
@@ -304,13 +304,13 @@ impl AgentLoop {
     }
 
     fn facts(&mut self, message: &ToAgent) -> Facts {
-        let (mut policy, mut differs) = (PolicyVerdict::default(), false);
+        let (mut policy, mut journaled) = (PolicyVerdict::default(), Journaled::default());
         if let ToAgent::Start(start) = message {
             let known = self.performer.attempt_in(&start.attempt.directory_name());
             let is_known = known.as_ref() == Some(&start.attempt);
-            let accepted = is_known.then(|| self.performer.accepted(&start.attempt)).flatten();
-            differs =
-                is_known && !accepted.as_ref().is_some_and(|accepted| asks_for_the_same(accepted, start));
+            let accepted = is_known.then(|| self.performer.accepted(&start.attempt));
+            journaled = compared(accepted.as_ref(), start);
+            let accepted = accepted.and_then(|accepted| accepted.ok().flatten());
             if !self.agent.is_settled(&start.attempt) {
                 policy = self.performer.permission.verdict(start, accepted.as_ref());
             }
@@ -325,7 +325,17 @@ impl AgentLoop {
         let tombstone = kept.map(|kept| tombstone_from_journal(kept, spec_hash));
         // Where the free space is unknown, the write shows whether there is enough.
         let free = journal.free_bytes().unwrap_or(u64::MAX);
-        Facts { tombstone, free, policy, differs, ..Facts::default() }
+        Facts { tombstone, free, policy, journaled, ..Facts::default() }
+    }
+}
+
+/// What was accepted, if the Journal has it, beside what is asked for.
+fn compared(accepted: Option<&Result<Option<Accepted>, JournalError>>, start: &Start) -> Journaled {
+    match accepted {
+        None => Journaled::Same,
+        Some(Ok(Some(accepted))) if asks_for_the_same(accepted, start) => Journaled::Same,
+        Some(Ok(Some(_))) => Journaled::Another,
+        Some(Ok(None) | Err(_)) => Journaled::Unknown,
     }
 }
 

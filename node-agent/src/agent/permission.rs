@@ -62,6 +62,16 @@ impl Permission {
         self.recorded = Some((attempt.clone(), self.version));
     }
 
+    /// What is decided by a policy that did not change while the request was examined, which can take seconds.
+    fn latest_verdict(&mut self, start: &Start) -> PolicyVerdict {
+        loop {
+            let verdict = self.gate.verdict(start, host::wall_clock());
+            if self.gate.decided_by() == self.gate.version() {
+                return verdict;
+            }
+        }
+    }
+
     /// Whether an Attempt may still start: it may have been accepted by another agent, and under another policy.
     ///
     /// # Errors
@@ -77,7 +87,10 @@ impl Permission {
         match dir.accepted() {
             // What runs is what the first permit names: the process that becomes the command compares it.
             Ok(Some(accepted)) => {
-                let verdict = self.gate.verdict(&accepted.start, host::wall_clock());
+                let verdict = self.latest_verdict(&accepted.start);
+                if let Some(refusal) = self.gate.kill_switch() {
+                    return Err(refusal);
+                }
                 let Some(now) = verdict.permit()? else { return Ok(()) };
                 match without_its_use_or_place(&accepted, now) {
                     None => Ok(()),
@@ -105,8 +118,7 @@ fn without_its_use_or_place(accepted: &Accepted, now: &Permit) -> Option<String>
     let Some(then) = &accepted.permit else {
         return Some("it was accepted before this node had a policy; run it again".to_owned());
     };
-    let has_place = then.rule == now.rule || now.concurrent.is_none();
-    let is_whole = has_place && has_use(Some(accepted), now);
-    (!is_whole)
-        .then(|| format!("it was accepted by rule {}, before the policy changed; run it again", then.rule))
+    let was_bounded = |limit| then.rule == now.rule && then.concurrent.is_some_and(|then| then <= limit);
+    let is_whole = now.concurrent.is_none_or(was_bounded) && has_use(Some(accepted), now);
+    (!is_whole).then(|| format!("it was accepted by rule {}, when that was another; run it again", then.rule))
 }

@@ -229,7 +229,12 @@ impl Trail {
         }
         for effect in effects {
             match effect {
-                Effect::Record(admitted) | Effect::Confirm(admitted) => {
+                Effect::Record(admitted) => {
+                    self.accepted(requested(&admitted.start, admitted.permit.as_ref()));
+                }
+                // After a reboot, by whom and by which rule may be another.
+                Effect::Confirm(admitted) => {
+                    self.recorded.remove(&admitted.start.attempt.directory_name());
                     self.accepted(requested(&admitted.start, admitted.permit.as_ref()));
                 }
                 Effect::Send(ToOperator::Refused(refused)) => self.refused(refused, asked),
@@ -240,7 +245,6 @@ impl Trail {
 
     fn accepted(&mut self, requested: Requested) {
         let recorded = self.recorded.entry(requested.attempt.directory_name()).or_default();
-        // After a reboot the same request is accepted again, with other deadlines.
         if !std::mem::replace(&mut recorded.accepted, true) {
             self.append(&Record::Accepted(Box::new(requested)));
         }

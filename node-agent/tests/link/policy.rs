@@ -315,14 +315,16 @@ async fn a_signed_request_runs_as_often_as_its_author_allowed_also_after_a_resta
     assert!(why.contains("was used 2 times on this node"), "{why}");
     node.stop().await;
     // Each repetition was accepted first, with its whole request, so that they could replace older records.
-    let records: String = files(&node.path("state/audit"))
-        .unwrap()
-        .iter()
-        .map(|file| fs::read_to_string(file).unwrap())
-        .collect();
+    let records = audited(&node);
     let of_fourth = format!("\"attempt\":\"{}\"", attempt(4));
     let kinds: Vec<&str> = records.lines().filter(|line| line.contains(&of_fourth)).collect();
     assert!(matches!(&kinds[..], [refused] if refused.contains("\"kind\":\"Refused\"")), "{kinds:#?}");
+}
+
+/// The audit records of a node.
+fn audited(node: &Node) -> String {
+    let files = files(&node.path("state/audit")).unwrap();
+    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
 /// A node with a policy by which `echo hi` runs where alice has signed it, twice, and `true` always.
@@ -409,6 +411,42 @@ async fn what_was_accepted_before_a_reboot_and_must_be_signed_now_uses_up_what_w
         "{third:?}"
     );
     node.stop().await;
+    let records = audited(&node);
+    let of_first = format!("\"attempt\":\"{}\"", attempt(5));
+    let accepted: Vec<&str> =
+        records.lines().filter(|line| line.contains(&of_first) && line.contains("\"Accepted\"")).collect();
+    assert!(accepted.last().unwrap().contains("\"allowedBy\":\"signed\""), "{accepted:#?}");
+}
+
+/// It waits for its turn like a new one.
+#[tokio::test]
+async fn what_was_accepted_before_a_reboot_counts_among_those_that_a_rule_bounds() {
+    let mut gateway = Gateway::start(TOKEN).await;
+    let mut node = Node::new();
+    let sleep = node.program("sleep", "/bin/sleep");
+    let sleep = sleep.to_str().unwrap();
+    let naps = allow("naps", &format!("{{programs: [{sleep}], args: ['60']}}"), ", concurrent: 1");
+    node.write_policy(&naps.replace("naps", "early"));
+    let accepted = [5, 6].map(|run| command(run, &[sleep, "60"]));
+    for start in &accepted {
+        StateDir::open(&node.state()).unwrap().create(before_a_reboot(&node, start)).unwrap();
+    }
+    node.write_policy(&naps);
+    node.start_with_policy(&gateway);
+    let mut control = gateway.control().await;
+    for start in &accepted {
+        control.send_message(to_start(start)).await;
+    }
+    control.running(&attempt(5)).await;
+    control.send_message(to_start(&Start { offer: 1, ..command(7, &[sleep, "60"]) })).await;
+    assert_eq!(control.refused().await.attempt, attempt(7), "and the one before it has not ended");
+    control.send_message(cancel(5)).await;
+    control.ended(&attempt(5)).await;
+    control.send_message(to_start(&accepted[1])).await;
+    control.running(&attempt(6)).await;
+    control.send_message(cancel(6)).await;
+    assert_eq!(control.ended(&attempt(6)).await.outcome, Outcome::Cancelled);
+    node.stop().await;
 }
 
 /// Accepted in this boot by a rule that asked for less: there is neither a use nor a place for it.
@@ -434,7 +472,7 @@ async fn what_another_rule_accepted_does_not_start_by_one_that_counts() {
         let ended = control.ended(&start.attempt).await;
         assert!(
             matches!(&ended.outcome, Outcome::Refused { refusal: Refusal::Policy { rule, why: Some(why) } }
-                if *rule == of && why.contains("accepted by rule early")),
+                if *rule == of && why.contains("accepted by rule early, when")),
             "{ended:?}"
         );
     }

@@ -119,18 +119,18 @@ fn what_is_cancelled_or_late_while_its_start_waits_to_be_durable_is_not_started(
         start.deadlines.start_ms = start_ms;
         let attempt = node.accept(&start);
         let handed_over = node.launcher.launch_with(&attempt, None, |_| StartRecord::InLog).unwrap();
-        wait_for("the start to be announced", || {
-            (attempt.state().unwrap() != AttemptState::Accepted).then_some(())
-        });
         (attempt, handed_over)
     };
-    let (cancelled, handed_over) = waiting(1, 60_000);
+    let (cancelled, handed_over) = waiting(1, 600_000);
+    wait_for("the start to be announced", || {
+        (cancelled.state().unwrap() != AttemptState::Accepted).then_some(())
+    });
     cancelled.request_cancel(UnixMillis(1), None).unwrap();
     handed_over.confirm();
     assert_eq!(finish(cancelled).ended.outcome, Outcome::Cancelled);
     let (late, handed_over) = waiting(2, 2_000);
-    let announced = Instant::now();
-    wait_for("the deadline to pass", || (announced.elapsed() > Duration::from_secs(2)).then_some(()));
+    let accepted = Instant::now();
+    wait_for("the deadline to pass", || (accepted.elapsed() > Duration::from_secs(2)).then_some(()));
     handed_over.confirm();
     let ended = finish(late).ended;
     assert_eq!((ended.outcome, ended.started_at), (Outcome::StartTimedOut { why: None }, None));

@@ -34,7 +34,7 @@ pub(super) fn begin_run(
 ) {
     let mut locked = runs.lock();
     if let Some(current) = locked.current.as_mut().filter(|current| current.facts.run == run.number) {
-        return complete(current, plan);
+        return complete(current, plan, task);
     }
     let origin = cache.origin(run.number);
     // Agents have reported and forgotten Attempts of a Run that was taken over, ended or not, and only History still
@@ -99,12 +99,13 @@ pub(super) fn drop_settled(context: &Context, runs: &TaskRuns) {
 }
 
 /// What the spec that this operator found when it took the Run over did not have: it was invalid, or another one, until now.
-fn complete(run: &mut TrackedRun, plan: &TaskPlan) {
+fn complete(run: &mut TrackedRun, plan: &TaskPlan, task: &Task) {
     if run.facts.request.is_none() && is_run_by(plan, &run.facts.spec_hash) {
         run.facts = Arc::new(RunFacts {
             command: command_line(&plan.request),
             retry: plan.retry.clone(),
             request: Some(plan.request.clone()),
+            signed: signed(task),
             ..RunFacts::clone(&run.facts)
         });
     }

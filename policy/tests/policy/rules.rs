@@ -310,15 +310,17 @@ fn a_deny_rule_cannot_be_talked_around() {
         assert!(!denied("users: [bob]", &alias(number)) && !denied("groups: [disk]", &alias(number)));
     }
     // Of so many groups some were left out on the way.
-    let groups_of_author = |number: usize| {
-        move |start: &mut Start, _: &mut NodeFacts| {
+    let groups = |author: usize, rerun: usize| {
+        let of = |user: &str, number| {
             let groups = (0..number).map(|n| format!("g{n}").as_str().into()).collect();
-            let author = Requester { user: "carol".into(), uid: None, groups };
-            start.requested_by = Some(RequestedBy::new(author, None));
-        }
+            Requester { user: user.into(), uid: None, groups }
+        };
+        let by = RequestedBy::new(of("carol", author), Some(of("dave", rerun)));
+        move |start: &mut Start, _: &mut NodeFacts| start.requested_by = Some(by.clone())
     };
-    assert!(denied("who: {groups: [contractors]}", &groups_of_author(128)));
-    assert!(!denied("who: {groups: [contractors]}", &groups_of_author(127)));
+    let contractors = "who: {groups: [contractors]}";
+    assert!(denied(contractors, &groups(128, 1)) && denied(contractors, &groups(1, 128)));
+    assert!(!denied(contractors, &groups(127, 127)));
 }
 
 proptest! {

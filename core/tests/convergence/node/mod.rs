@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sentinel_core::agent::recovery::LastState;
 use sentinel_core::agent::{
-    Agent, AttemptSnapshot, Effect, Event, Facts, PolicyVerdict, Rules, SecretsSent, Tombstone,
+    Agent, AttemptSnapshot, Effect, Event, Facts, Journaled, PolicyVerdict, Rules, SecretsSent, Tombstone,
 };
 use sentinel_core::time::{Monotonic, Now};
 use sentinel_protocol::ids::{AttemptId, Epoch, NodeName};
@@ -172,7 +172,7 @@ impl Node {
             self.handle(Event::Received { message, facts: Facts::default() }, None)?;
         }
         let (policy, secrets) = (PolicyVerdict::NoPolicy, SecretsSent::Values);
-        let facts = Facts { tombstone, free: u64::MAX, policy, secrets, differs: false };
+        let facts = Facts { tombstone, free: u64::MAX, policy, secrets, journaled: Journaled::Same };
         self.handle(Event::Received { message, facts }, crash_after)
     }
 

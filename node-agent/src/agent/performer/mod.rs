@@ -198,14 +198,17 @@ impl Performer {
         }
     }
 
-    /// What the Journal has accepted, if this Attempt is in it and can be read.
-    pub(super) fn accepted(&self, attempt: &AttemptId) -> Option<Accepted> {
-        self.journal.attempt(attempt).accepted().ok().flatten()
+    /// What the Journal has accepted, if this Attempt is in it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn accepted(&self, attempt: &AttemptId) -> Result<Option<Accepted>, JournalError> {
+        self.journal.attempt(attempt).accepted()
     }
 
     fn use_up_again(&self, admitted: &Admitted) -> Result<(), Refusal> {
         let Admitted { start, permit: Some(permit) } = admitted else { return Ok(()) };
-        let accepted = self.accepted(&start.attempt);
+        let accepted = self.accepted(&start.attempt).ok().flatten();
         self.permission.use_up_again(permit, &start.attempt, accepted.as_ref())
     }
 
