@@ -10,6 +10,9 @@ use crate::directory::{DirectoryError, failed, files, named_after};
 use crate::line::MAX_LINE;
 use crate::report::Opened;
 
+/// What the directory is called in the state of an agent, the data of an operator, and that of dev mode.
+const IN_STATE: &str = "audit";
+
 /// All records of a directory, as they are now, up to the last whole line. A process may be appending to it.
 #[derive(Debug)]
 pub struct Export {
@@ -35,6 +38,23 @@ impl Export {
             begins = begins.or_else(|| named_after(&path));
         }
         Ok(Self { files: opened, begins })
+    }
+
+    /// The same of a directory that is to have records: one without files is another one than was meant.
+    ///
+    /// # Errors
+    /// Also when it has no file of records; the subdirectory `audit`, as states have it, is named if it has some.
+    pub fn open_some(directory: &Path) -> Result<Self, DirectoryError> {
+        let has_some = |directory: &Path| files(directory).is_ok_and(|files| !files.is_empty());
+        let export = Self::open(directory)?;
+        if !export.files.is_empty() || has_some(directory) {
+            return Ok(export);
+        }
+        let within = Some(directory.join(IN_STATE)).filter(|within| has_some(within));
+        let within =
+            within.map_or_else(String::new, |within| format!("; {} has: name that", within.display()));
+        let why = format!("no file of it has a name such as {:020}.jsonl{within}", 1);
+        Err(failed("find records in", directory)(io::Error::other(why)))
     }
 
     /// The record that the first file is named after, and begins with unless records were removed from it.

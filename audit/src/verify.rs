@@ -28,6 +28,9 @@ pub enum VerifyError {
         /// The cause.
         source: io::Error,
     },
+    /// It was another one when it was read again.
+    #[error("it was changed while it was verified; verify it again, or a copy of it")]
+    Changed,
     /// A line does not fit.
     #[error(transparent)]
     Misfit(#[from] Misfit),
@@ -60,7 +63,9 @@ pub enum Why {
     #[error(transparent)]
     Line(#[from] LineError),
     /// The export has no record.
-    #[error("there is no record; an export has at least one")]
+    #[error(
+        "there is no record in it, and an export has at least one; if a command wrote it, that may have failed"
+    )]
     Empty,
     /// The last line has no newline.
     #[error("it is cut off: it has no newline at its end")]
@@ -97,7 +102,10 @@ pub enum Why {
         found_at: u64,
     },
     /// A record of this number was already read.
-    #[error("it is repeated: record {seq} was already read, and record {expected} belongs here")]
+    #[error(
+        "it is repeated: record {seq} was already read, and record {expected} belongs here; two exports of one chain are compared \
+         if they are two files"
+    )]
     Repeated {
         /// Its number.
         seq: u64,
@@ -301,6 +309,18 @@ fn find(export: &mut impl BufRead, mut number: u64, chain: &ChainId, seq: u64) -
             return Some(number);
         }
     }
+}
+
+/// The lines of a chain in an export that fits.
+pub(crate) fn lines_of(mut export: impl BufRead, chain: &ChainId) -> impl Iterator<Item = Line> {
+    std::iter::from_fn(move || {
+        loop {
+            let read = read_line(&mut export, 0).ok()??;
+            if let Some(line) = decoded(&read).ok().filter(|line| line.chain == *chain) {
+                return Some(line);
+            }
+        }
+    })
 }
 
 /// A line with its newline, if it has one; `None` at the end. Of one that is too long, the beginning.

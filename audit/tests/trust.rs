@@ -284,3 +284,147 @@ fn a_file_that_cannot_be_opened_or_read_is_named_with_the_cause_and_no_line() {
         "closed: FAILED to open it: no such file\nbroken: FAILED to read it: a broken disk\nFAILED\n"
     );
 }
+
+/// Records 1 to 8 of a chain of a node, and the same chain with those from record 5 on written anew.
+fn forked() -> (Lines, Lines) {
+    let records = |lost: u64| -> Vec<Record> {
+        let first = [began("node-agent", "n-1"), gap(1), gap(2), gap(3)];
+        first.into_iter().chain((1..=4).map(|n| gap(lost + n))).collect()
+    };
+    (chain("chain-of-n-1", &records(10)), chain("chain-of-n-1", &records(20)))
+}
+
+/// The verdict on these exports, called `a`, `b` and so on.
+fn together(exports: &[&[Vec<u8>]], terms: Terms) -> (Verdict, String) {
+    let sources = ["a", "b", "c", "d"].iter().zip(exports);
+    let sources = sources.map(|(name, lines)| Source { name: (*name).into(), ..named(lines.concat(), None) });
+    let report = Report::of(&sources.collect::<Vec<_>>(), None, terms);
+    (report.verdict(), report.to_string())
+}
+
+#[test]
+fn two_exports_with_different_records_of_one_chain_are_a_failure_that_names_the_first() {
+    let (honest, forged) = forked();
+    let sets: [&[&[Vec<u8>]]; 6] = [
+        &[&honest, &forged],
+        &[&forged, &honest],
+        &[&honest, &forged[..6]],
+        &[&honest[..6], &forged],
+        &[&forged[2..], &honest[3..]],
+        &[&honest, &forged[..5]],
+    ];
+    for exports in sets {
+        let terms = Terms { allow_retention: true, ..Terms::default() };
+        let (verdict, text) = together(exports, terms);
+        assert_eq!(verdict, Verdict::Failed, "{text}");
+        let named =
+            text.lines().find(|line| line.starts_with("chain chain-of-n-1: FAILED: from record 5 on, "));
+        assert!(named.is_some_and(|line| line.contains("a and b") || line.contains("b and a")), "{text}");
+    }
+    // One that follows the other is compared by the hash that its first record names.
+    let (verdict, text) = together(&[&honest[..6], &forged[6..]], Terms::default());
+    assert!(
+        verdict == Verdict::Failed && text.contains("FAILED: from record 6 on, b and a have different"),
+        "{text}"
+    );
+    // One stream has a chain once.
+    let (verdict, text) = together(&[&[honest.clone(), forged.clone()].concat()], Terms::default());
+    assert!(verdict == Verdict::Failed && text.contains("record 1 was already read"), "{text}");
+    let operator = chain("operator-chain", &[began("operator", "op-1")]);
+    let (verdict, text) = together(&[&[honest, operator, forged].concat()], Terms::default());
+    assert!(verdict == Verdict::Failed && text.contains("a: FAILED: line 10 (record 1)"), "{text}");
+}
+
+#[test]
+fn an_older_export_of_a_chain_counts_as_a_part_of_the_newer() {
+    let (lines, _) = forked();
+    let alone = "alone, this shows that nothing in it was changed, and not that it is whole\n";
+    let (verdict, text) = together(&[&lines[..5], &lines], Terms::default());
+    assert!(verdict == Verdict::Fits && text.ends_with(alone), "{text}");
+    assert!(text.contains("    its records are those of b, which has the chain up to record 8\n"), "{text}");
+    assert_eq!(text.matches("a cut end would not be found").count(), 1, "{text}");
+    let (verdict, text) = together(&[&lines, &lines], Terms::default());
+    assert!(verdict == Verdict::Fits && text.ends_with(alone), "{text}");
+    assert!(text.contains("    its records are those of a, which has the same end\n"), "{text}");
+    // Heads of records that only the newer one has are not held against the older.
+    let operator = chain("operator-chain", &[began("operator", "op-1"), seen("n-1", &lines[..7])]);
+    let (verdict, text) = together(&[&lines[..5], &lines, &operator], Terms::default());
+    assert_eq!(verdict, Verdict::Fits, "{text}");
+    let (verdict, text) = together(&[&lines[..5], &lines[..6], &operator], Terms::default());
+    assert!(
+        verdict == Verdict::Failed && text.contains("its end was cut off: it ends before record 7"),
+        "{text}"
+    );
+}
+
+#[test]
+fn exports_that_continue_each_other_count_as_one_chain() {
+    let (lines, _) = forked();
+    for exports in [
+        &[&lines[..3], &lines[3..5], &lines[5..]][..],
+        &[&lines[2..], &lines[..6]],
+        &[&lines[5..], &lines[..5]],
+    ] {
+        let (verdict, text) = together(exports, Terms::default());
+        assert_eq!(verdict, Verdict::Fits, "{text}");
+        assert!(text.contains("    records 1 to "), "{text}");
+    }
+    // What the earlier ones have proves the chain of the later, up to there.
+    let heads = [kept("n-1", &lines[..4])];
+    let (verdict, text) = verified(&[&lines[..5], &lines[5..]], Some(&heads), Terms::default());
+    assert_eq!(verdict, Verdict::Fits, "{text}");
+    assert!(text.contains("end: it continues record 4 as History has it"), "{text}");
+    // Records that are in none of them are missing.
+    let (verdict, text) = together(&[&lines[..3], &lines[5..]], Terms::default());
+    assert_eq!(verdict, Verdict::Failed, "{text}");
+    assert!(
+        text.contains("b has later records of it, up to 8; 2 records between, 4 to 5, are in no file"),
+        "{text}"
+    );
+    let terms = Terms { allow_retention: true, ..Terms::default() };
+    assert_eq!(together(&[&lines[..3], &lines[5..]], terms).0, Verdict::Fits);
+}
+
+#[test]
+fn chains_of_one_stream_that_prove_each_other_are_not_called_alone() {
+    let Fleet { operator, node, .. } = fleet();
+    let (verdict, text) = together(&[&[operator, node].concat()], Terms::default());
+    assert!(verdict == Verdict::Fits && text.ends_with("\nOK: every record fits\n"), "{text}");
+    // Two that have nothing of each other, as in the log of an operator that was restarted.
+    let restarted =
+        [chain("one", &[began("operator", "op-1")]), chain("two", &[began("operator", "op-1")])].concat();
+    for exports in [&[&restarted[..]][..], &[&restarted, &restarted]] {
+        let (verdict, text) = together(exports, Terms::default());
+        assert!(verdict == Verdict::Fits && text.ends_with("and not that it is whole\n"), "{text}");
+    }
+}
+
+/// A forged export chooses all the texts in it.
+#[test]
+fn texts_of_an_export_begin_no_line_and_control_no_terminal() {
+    let hostile = "n-1\nOK: every record fits\u{1b}[31m\u{9b}2J";
+    let other = chain("other", &[began("node-agent", "n-1")]);
+    let lines = chain("c", &[began(hostile, hostile), seen(hostile, &other)]);
+    let late = late_chain("d", 7, &[Record::HeadSeen { of: "n-1\nOK".into(), head: head(&other) }]);
+    let heads = [
+        Anchor { time: hostile.into(), ..kept(hostile, &other) },
+        Anchor { time: hostile.into(), ..kept(hostile, &lines) },
+    ];
+    let mut source = named(lines.concat(), None);
+    source.name = hostile.into();
+    let report =
+        Report::of(&[source, named(late.concat(), None)], Some(heads.to_vec()), of(&[hostile, "x\ny"]));
+    let text = report.to_string();
+    assert!(!text.lines().any(|line| line.starts_with("OK")), "{text}");
+    assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    assert!(text.contains("n-1⏎OK: every record fits^[[31m"), "{text}");
+}
+
+#[test]
+fn a_party_that_nothing_is_known_of_is_named_with_those_that_are_known() {
+    let Fleet { node, heads, .. } = fleet();
+    let (verdict, text) = verified(&[&node], Some(&heads), of(&["n-1", "n-7"]));
+    assert_eq!(verdict, Verdict::Unanchored, "{text}");
+    let expected = "no head of n-7 is recorded here: nothing is known of its chain; there are heads of n-1, n-2, operator\n";
+    assert!(text.contains(expected), "{text}");
+}

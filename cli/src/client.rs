@@ -12,6 +12,7 @@ use http::StatusCode;
 use sentinel_operator::files;
 
 use crate::exit::Failure;
+use crate::output::escape::single_line;
 use crate::output::format::note;
 use crate::output::text::Text;
 use crate::roles::Role;
@@ -100,8 +101,9 @@ impl From<ClientError> for Failure {
         let status = error.status();
         let is_usage = status.is_some_and(|status| USAGE_STATUS.iter().any(|usage| usage.as_u16() == status));
         let is_usage = is_usage || matches!(error, ClientError::InvalidRequest { .. });
-        let mut failure =
-            if is_usage { Self::usage(error.to_string()) } else { Self::new(error.to_string()) };
+        // What a server answers begins no line.
+        let message = single_line(&error.to_string());
+        let mut failure = if is_usage { Self::usage(message) } else { Self::new(message) };
         failure.status = status;
         failure.is_lasting = failure.is_refusal() || (status.is_none() && !error.is_retryable());
         failure.hint = hint(&error);

@@ -108,13 +108,86 @@ fn the_first_record_that_does_not_fit_is_named_and_the_other_files_are_verified(
     for expected in [
         "changed: FAILED: line 1 does not fit: it was changed: its content has the hash ",
         "missing: FAILED: line 2 (record 3) does not fit: record 2 is missing before it",
-        "empty: FAILED: line 1 does not fit: there is no record",
+        "empty: FAILED: there is no record in it, and an export has at least one",
         "nowhere: FAILED to open it: No such file or directory",
         "good: 1 chain\n",
     ] {
         assert!(out.contains(expected), "{expected:?} is not in:\n{out}");
     }
     assert!(out.ends_with("FAILED\n"), "{out}");
+}
+
+#[test]
+fn two_files_of_one_chain_with_different_records_are_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, lines: &[Vec<u8>]| fs::write(folder.path().join(name), lines.concat()).unwrap();
+    let (lines, _) = export("node", &["n-1", "n-1", "n-1", "n-1"].map(began));
+    let (forged, _) = export("node", &["n-1", "n-1", "n-2", "n-1"].map(began));
+    write("a.jsonl", &lines);
+    write("older.jsonl", &lines[..3]);
+    write("forged.jsonl", &forged);
+    for args in
+        [["a.jsonl", "forged.jsonl"], ["forged.jsonl", "older.jsonl"], ["a.jsonl", "-"], ["-", "older.jsonl"]]
+    {
+        let (code, out, _) = sentinel(folder.path(), &args, &forged.concat());
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains("chain node: FAILED: from record 3 on, "), "{out}");
+        assert!(args.iter().all(|name| out.contains(&name.replace('-', "standard input"))), "{out}");
+    }
+    for args in [["a.jsonl", "a.jsonl"], ["a.jsonl", "older.jsonl"], ["older.jsonl", "-"]] {
+        let (code, out, _) = sentinel(folder.path(), &args, &lines.concat());
+        assert_eq!(code, 0, "{out}");
+        assert!(
+            out.contains("    its records are those of ") && out.ends_with("and not that it is whole\n"),
+            "{out}"
+        );
+    }
+    assert_eq!(sentinel(folder.path(), &["-"], &[lines, forged].concat().concat()).0, 1);
+}
+
+#[test]
+fn an_endless_file_of_heads_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, _) = export("node", &[began("n-1")]);
+    fs::write(folder.path().join("a.jsonl"), lines.concat()).unwrap();
+    let (code, _, err) = sentinel(folder.path(), &["a.jsonl", "--heads", "/dev/zero"], b"");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("failed to read heads from /dev/zero: expected value at line 1 column 1"), "{err}");
+}
+
+#[test]
+fn what_is_not_an_export_is_named_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = folder.path().join("state/audit");
+    fs::create_dir_all(&audit).unwrap();
+    let (code, out, _) = sentinel(folder.path(), &["state"], b"");
+    assert!(
+        code == 1 && out.contains("state: FAILED to open it: failed to find records in state: no file of it"),
+        "{out}"
+    );
+    assert!(!out.contains("name that"), "{out}");
+    let (lines, _) = export("node", &[began("n-1")]);
+    fs::write(audit.join(format!("{:020}.jsonl", 1)), lines.concat()).unwrap();
+    let (code, out, _) = sentinel(folder.path(), &["state"], b"");
+    assert!(code == 1 && out.contains("00000000000000000001.jsonl; state/audit has: name that"), "{out}");
+    let (code, out, _) = sentinel(folder.path(), &["-"], b"");
+    assert!(code == 1 && out.contains("standard input: FAILED: there is no record in it"), "{out}");
+    let (code, _, err) = sentinel(folder.path(), &["state/audit", "--of", ""], b"");
+    assert!(code == 2 && err.contains("--of"), "{err}");
+}
+
+#[test]
+fn chains_that_prove_each_other_in_one_stream_or_pipe_are_not_called_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, head) = export("node", &[began("n-1"), began("n-1")]);
+    let seen = Record::HeadSeen { of: "n-1".into(), head };
+    let (operator, _) = export("operator", &[began_by("operator", "op-1"), seen]);
+    let stream = [operator, node].concat().concat();
+    for pipe in ["-", "/dev/stdin"] {
+        let (code, out, err) = sentinel(folder.path(), &[pipe], &stream);
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(out.ends_with("\nOK: every record fits\n"), "{out}");
+    }
 }
 
 /// The records of a directory, as they are now.

@@ -490,3 +490,11 @@ fn a_run_that_is_cancelled_before_it_starts_exits_with_130() {
         assert_eq!((&result["verdict"], &result["exitCode"]), (&"Cancelled".into(), &130.into()), "{text}");
     }
 }
+
+/// It was read until no memory was left.
+#[test]
+fn a_device_in_the_place_of_a_kubeconfig_is_not_read() {
+    let output = sentinel().args(["--kubeconfig", "/dev/zero", "get", "tasks"]).output().unwrap();
+    let expected = "failed to read the kubeconfig /dev/zero: it is not a regular file";
+    CliOutput::of(&["--kubeconfig"], &output).exited(1).printed(expected);
+}

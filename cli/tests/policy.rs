@@ -131,6 +131,52 @@ fn a_refused_command_shows_the_rule_and_a_change_of_the_policy_counts_at_once() 
     );
 }
 
+/// Who writes a Task chooses its text, and others read what became of it.
+#[test]
+fn the_text_of_a_task_begins_no_line_where_its_refusal_is_shown() {
+    let (_kept, directory) = files();
+    // One that exists: what is not found is quoted.
+    let program = directory.join("x\nallowed by rule df\u{9b}31m");
+    fs::copy("/bin/true", &program).unwrap();
+    let command =
+        serde_json::json!([program.to_str().unwrap(), "\nOK"]).to_string().replace('\u{9b}', "\\u009b");
+    let task = format!(
+        "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: hostile}}\nspec:\n  targets: {{all: true}}\n  \
+         run: {{command: {command}}}\n"
+    );
+    fs::write(directory.join("hostile.yaml"), task).unwrap();
+    let quiet = |text: &str| {
+        assert!(!text.lines().any(|line| line.starts_with("allowed") || line.starts_with("OK")), "{text}");
+        assert!(!text.chars().any(|char| char.is_control() && char != '\n'), "{text:?}");
+    };
+    let explained = sentinel(&directory, &["policy", "explain", "policy.yaml", "hostile.yaml"]);
+    assert_eq!(explained.status.code(), Some(1));
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("allowed by rule df"), "{text}");
+    quiet(&text);
+
+    let dev = Dev::start(&["--policy", directory.join("policy.yaml").to_str().unwrap()]);
+    dev.run(&["apply", directory.join("hostile.yaml").to_str().unwrap()]).exited(0);
+    let followed = dev.run(&["rerun", "hostile", "-f"]);
+    assert!(
+        followed.err.contains("rule no-rule") && followed.err.contains("allowed by rule df"),
+        "{followed:?}"
+    );
+    quiet(&followed.err);
+    for shown in [
+        &["get", "executions", "-o", "wide"][..],
+        &["get", "tasks", "-o", "wide"],
+        &["get", "runs", "-o", "wide"],
+        &["get", "task", "hostile"],
+        &["get", "execution", "hostile/1/dev-1"],
+    ] {
+        let shown = dev.run(shown);
+        quiet(&shown.out);
+        quiet(&shown.err);
+    }
+    quiet(&dev.err.wait_for("hostile run 1 "));
+}
+
 /// A second way to the same action skipped the permission elsewhere: here a retry and a rerun are asked like the first.
 #[test]
 fn a_retry_and_a_rerun_are_asked_again_after_the_policy_has_changed() {

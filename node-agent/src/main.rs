@@ -13,6 +13,7 @@ use sentinel_node_agent::baseline::{self, Role};
 use sentinel_node_agent::config::{AgentConfig, AuditVerb, Cli, Command, RunArgs};
 use sentinel_node_agent::journal::{AUDIT, Listing};
 use sentinel_node_agent::{health, policy, run, shortage, supervisor};
+use sentinel_protocol::shown::escaped;
 use sentinel_telemetry::FilterFile;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,10 +27,11 @@ fn main() -> ExitCode {
     let cli = Cli::read(&words).unwrap_or_else(|error| error.exit());
     let done = match (cli.command, cli.run) {
         (Some(Command::Health { state_dir }), _) => health::health(&state_dir).map_err(Into::into),
-        (Some(Command::Policy(command)), _) => match policy::run(&command) {
+        (Some(Command::Policy(command)), _) => match policy::run(&command, &mut print) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
-            Err(error) => Err(error),
+            // 1 is a verdict.
+            Err(error) => return failed(&*error, 2),
         },
         (Some(Command::Journal { state_dir }), _) => print_journal(&state_dir),
         (Some(Command::Audit { verb: AuditVerb::Export { state_dir } }), _) => export_audit(&state_dir),
@@ -44,10 +46,23 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "node-agent: {}", shortage::describe(&*error));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&*error, 1),
+    }
+}
+
+/// Prints the error, and returns the exit code.
+fn failed(error: &(dyn Error + 'static), code: u8) -> ExitCode {
+    // Nothing is left to do when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "node-agent: {}", escaped(&shortage::describe(error)));
+    ExitCode::from(code)
+}
+
+/// Writes to standard output. A reader that has seen enough closes its pipe, which is not a failure.
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| format!("failed to write to standard output: {error}").into()),
     }
 }
 
@@ -56,18 +71,20 @@ fn export_audit(state_dir: &Path) -> Result<(), Box<dyn Error>> {
     match std::io::copy(&mut records, &mut std::io::stdout().lock()) {
         // The reader has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        copied => Ok(copied.map(drop)?),
+        copied => copied
+            .map(drop)
+            .map_err(|error| format!("failed to copy the audit records to standard output: {error}").into()),
     }
 }
 
 fn verify_audit(state_dir: &Path, allow_retention: bool) -> Result<(), Box<dyn Error>> {
     let directory = state_dir.join(AUDIT);
     // Without records there is nothing to report on.
-    Export::open(&directory)?;
-    let open = || Export::open(&directory).map(Opened::from).map_err(std::io::Error::other);
+    Export::open_some(&directory)?;
+    let open = || Export::open_some(&directory).map(Opened::from).map_err(std::io::Error::other);
     let source = Source { name: directory.display().to_string(), open: Box::new(open) };
     let report = Report::of(&[source], None, Terms { allow_retention, ..Terms::default() });
-    write!(std::io::stdout(), "{report}")?;
+    print(&report.to_string())?;
     if report.verdict() == Verdict::Fits {
         Ok(())
     } else {
@@ -76,12 +93,7 @@ fn verify_audit(state_dir: &Path, allow_retention: bool) -> Result<(), Box<dyn E
 }
 
 fn print_journal(state_dir: &Path) -> Result<(), Box<dyn Error>> {
-    let listing = Listing::read(state_dir)?;
-    match write!(std::io::stdout(), "{listing}") {
-        // The reader has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    print(&Listing::read(state_dir)?.to_string())
 }
 
 /// A runtime that has no blocking thread and can start none panics. With one that stays, an agent on a node without a process or

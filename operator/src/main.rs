@@ -1,6 +1,6 @@
 //! The operator process: flags, log, run, exit code.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -14,7 +14,12 @@ fn main() -> ExitCode {
     if let Some(Verb::Openapi) = cli.verb {
         return match std::io::stdout().write_all(http::openapi::text().as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(EXIT_FAILURE, &error),
+            // Who reads it has read enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => {
+                let why = std::io::Error::other(format!("failed to write to standard output: {error}"));
+                fail(EXIT_FAILURE, &why)
+            }
         };
     }
     // Tasks and output are private to the operator's user; a file that others may read gets its mode where it is created.

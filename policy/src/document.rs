@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sentinel_protocol::present::NO_VALUE;
 use serde::Deserialize;
 use serde_saphyr::UserMessageFormatter;
 
@@ -65,7 +66,7 @@ pub enum PolicyError {
         at: usize,
     },
     /// It is not YAML, or not a policy.
-    #[error("the policy cannot be read: {message}")]
+    #[error("{message}")]
     Unreadable {
         /// Where and why.
         message: String,
@@ -110,9 +111,41 @@ impl PolicyError {
     /// The same with lines of the file, for those who may read it. A refusal has none: people read it who may not.
     pub fn with_excerpt(&self) -> String {
         match self {
-            Self::Unreadable { excerpt, .. } => format!("the policy cannot be read: {excerpt}"),
+            Self::Unreadable { excerpt, .. } => excerpt.clone(),
             other => other.to_string(),
         }
+    }
+}
+
+/// The key at this character of a line, or the one that the value there belongs to.
+fn key_at(line: &str, column: usize) -> Option<&str> {
+    let at = line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    let (before, from) = line.split_at(at);
+    let is_end = |char: char| !char.is_ascii_alphanumeric();
+    let begun =
+        from.split_once(':').map(|(key, _)| key).filter(|key| !key.is_empty() && !key.contains(is_end));
+    // The location is that of the key, of the colon behind it, or of what is in the place of the value.
+    let before = before.trim_end_matches([':', ' ']).rsplit(is_end).next();
+    begun.or(before).filter(|key| !key.is_empty())
+}
+
+/// The error of the parser, with the field that it is about where the parser does not name it.
+fn unreadable(text: &str, error: &serde_saphyr::Error) -> PolicyError {
+    let key = error.location().and_then(|location| {
+        let line = text.lines().nth((location.line() as usize).checked_sub(1)?)?;
+        key_at(line, (location.column() as usize).checked_sub(1)?)
+    });
+    let named = |message: String| {
+        let message = message.strip_prefix("error: ").unwrap_or(&message);
+        match key {
+            Some(key) => message
+                .replace(NO_VALUE, &NO_VALUE.replace("the field has", &format!("the field `{key}` has"))),
+            None => message.to_owned(),
+        }
+    };
+    PolicyError::Unreadable {
+        message: named(error.without_snippet().render_with_formatter(&UserMessageFormatter)),
+        excerpt: named(error.render_with_formatter(&UserMessageFormatter)),
     }
 }
 
@@ -134,10 +167,7 @@ impl Policy {
         }
         let document: Document =
             serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
-                .map_err(|error| PolicyError::Unreadable {
-                    message: error.without_snippet().render_with_formatter(&UserMessageFormatter),
-                    excerpt: error.render_with_formatter(&UserMessageFormatter),
-                })?;
+                .map_err(|error| unreadable(text, &error))?;
         let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::NodePolicy, signers, rules } = document;
         Self::new(signers, rules)
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sentinel_protocol::shown::single_line;
+
 use crate::asked::Asked;
 use crate::document::Policy;
 use crate::effect::Effect;
@@ -95,27 +97,25 @@ fn no_rule(trace: &[Compared]) -> String {
 }
 
 impl fmt::Display for Verdict {
-    /// A line for each rule and each difference, and the decision at the end.
+    /// A line for each rule and each difference, and the decision at the end. What a request has in it begins no other line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |text: String| writeln!(f, "{}", single_line(text.trim_end()));
         for Compared { rule, effect, differences } in &self.trace {
             let result = if differences.is_empty() { "matches" } else { "does not match" };
-            writeln!(f, "{rule} ({effect:?}): {result}")?;
+            line(format!("{rule} ({effect:?}): {result}"))?;
             for Difference { part, why } in differences {
-                writeln!(f, "    {part}: {why}")?;
+                line(format!("    {part}: {why}"))?;
             }
         }
         match &self.decision {
             Decision::Allowed { rule, concurrent, signed } => {
-                write!(f, "allowed by rule {rule}")?;
-                if let Some(limit) = concurrent {
-                    write!(f, ", {limit} at a time")?;
-                }
-                if let Some(Verified { signer, runs, .. }) = signed {
-                    write!(f, ", signed by {signer} for {runs} starts on each node")?;
-                }
-                writeln!(f)
+                let concurrent = concurrent.map_or_else(String::new, |limit| format!(", {limit} at a time"));
+                let signed = signed.as_ref().map_or_else(String::new, |Verified { signer, runs, .. }| {
+                    format!(", signed by {signer} for {runs} starts on each node")
+                });
+                line(format!("allowed by rule {rule}{concurrent}{signed}"))
             }
-            Decision::Refused { rule, why } => writeln!(f, "refused ({rule}): {why}"),
+            Decision::Refused { rule, why } => line(format!("refused ({rule}): {why}")),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod unique;
 mod tagged;
 pub mod ids;
 pub mod text;
+pub mod shown;
 pub mod time;
 pub mod human;
 pub mod version;

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::Unexpected;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+
+/// The error of a field without a value.
+pub const NO_VALUE: &str = "the field has no value; write one, or leave the field out";
 
 /// Reads a field that may be left out. `null` is an error: what was meant to restrict something must not be left out by accident, as by a
 /// comment or by a value that a template has not filled in.
@@ -18,13 +21,13 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
         type Value = Option<T>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a value; leave the field out if it has none")
+            f.write_str("a value")
         }
-        fn visit_none<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            Err(E::invalid_type(Unexpected::Option, &self))
+        fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+            Err(E::custom(NO_VALUE))
         }
-        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            Err(E::invalid_type(Unexpected::Option, &self))
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Err(E::custom(NO_VALUE))
         }
         fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
             T::deserialize(deserializer).map(Some)

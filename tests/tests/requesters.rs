@@ -69,12 +69,16 @@ async fn the_stamp_is_of_the_authenticated_user_of_the_last_change() {
     })
     .await;
     assert_eq!(piece.counted("Known").await, 3);
+    piece.close().await;
+}
 
-    // A name that the API server makes.
+/// Who made it could become unknown, and then approve their own Run.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_made_a_task_with_a_generated_name_stays_known_whatever_its_prefix_is_changed_to() {
+    let piece = Piece::new("generated").await;
     let generated = piece.create("alice", json!({"metadata": {"generateName": "made-"}})).await.unwrap();
     let name = generated["metadata"]["name"].as_str().unwrap();
     assert_eq!(author(&piece.ended(name, 1).await), "alice");
-    // The prefix of it may be changed afterwards, and alice still made it.
     let patched = ["patch", "tasks.sentinelnode.dev", name, "--type=merge", "-p"];
     for (who, change) in [
         ("alice", json!({"metadata": {"generateName": "other-"}})),

@@ -50,6 +50,8 @@ impl Report {
         let named = others.iter().filter_map(highest).take(MAX_NAMED).collect();
         let is_unknown = |of: &&String| !anchors.all().any(|known| is_of(known, of));
         let unknown = of.iter().filter(is_unknown).cloned().collect();
+        let parties: BTreeSet<String> = anchors.all().flatten().map(|anchor| anchor.of.clone()).collect();
+        self.parties = parties.into_iter().collect();
         (self.missing, self.absent, self.unknown) = (missing, (named, others.len()), unknown);
     }
 }
@@ -107,7 +109,9 @@ impl Trust {
 
     fn settle(&self, chain: &mut ChainReport, absent: &[&[Anchor]]) {
         let proof = self.proofs(chain).max_by_key(|anchor| anchor.head.seq).cloned();
-        chain.is_unanchored = proof.is_none() && {
+        // What proves the export that has more of it proves its records too.
+        let is_part = chain.within.as_ref().is_some_and(|within| within.gap.is_none());
+        chain.is_unanchored = !is_part && proof.is_none() && {
             let is_older = chain.anchor.is_some();
             let id = &chain.chain.head.chain;
             self.has_heads || is_older || absent.iter().any(|known| may_replace(id, known))

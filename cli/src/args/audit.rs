@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use crate::output::format::OutputFormat;
@@ -64,11 +65,14 @@ Examples:
   sentinel audit verify --heads heads.json --of node-9 --allow-unanchored node-9.jsonl
 
 The first record that does not fit is named, with the reason: changed, missing, repeated, reordered, of another chain, cut off.
-One file alone shows that nothing in it was changed. With --heads or several files, each chain has to be vouched for, and a chain
-that is recorded and may have been replaced has to be in the files.
+One file alone shows that nothing in it was changed. With --heads or chains of several writers, each chain has to be vouched for,
+and a chain that is recorded and may have been replaced has to be in the files. Several files of the same chain, such as an older
+and a newer export, have to have the same records, and count as one.
 
-Exit codes: 0 every record fits, 1 one does not, or a chain is missing, or a file cannot be read, 3 every record fits and nothing
-proves that a chain is whole.")]
+Exit codes: 0 every record fits, and with --heads each chain is proven; 1 a record does not fit, two files have different records of
+a chain, a chain is missing, or a file cannot be read; 2 the command line or the file of --heads is invalid; 3 every record fits,
+and nothing proves a chain that --heads or other files should. One file alone is proven by nothing: it exits with 0, and the last
+line states that.")]
 pub(crate) struct AuditVerifyArgs {
     /// The exports: JSON lines, as the operator and `node-agent audit export` write them; - for standard input, and a directory
     /// for the records that an operator or agent keeps in it.
@@ -81,7 +85,7 @@ pub(crate) struct AuditVerifyArgs {
 
     /// Whose the files are: a node, `operator`, or the id of a chain; may be repeated. Recorded chains of others need not be in
     /// the files. Without it, those of the same nodes and operators have to be, and all if a chain is unanchored.
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) of: Vec<String>,
 
     /// Allow chains that no head proves, such as one that was begun less than a minute ago.

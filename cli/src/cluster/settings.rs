@@ -1,12 +1,14 @@
 //! Which cluster, and whose credentials.
 
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use sentinel_api::client::ClusterName;
+use sentinel_operator::files;
 use sentinel_protocol::product::user_agent;
 
 use crate::exit::Failure;
@@ -56,10 +58,23 @@ fn home_config() -> Option<PathBuf> {
     std::env::home_dir().map(|home| home.join(".kube/config"))
 }
 
+/// Most bytes of a kubeconfig: of thousands of clusters.
+const MAX_KUBECONFIG: u64 = 16 << 20;
+
+/// A kubeconfig that the command line names: a pipe, or a regular file that is not too long. A device may have no end.
+fn read(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if !is_pipe {
+        let unread = |error| KubeconfigError::ReadConfig(error, path.to_owned());
+        files::check(path, MAX_KUBECONFIG).map_err(unread)?;
+    }
+    Kubeconfig::read_from(path)
+}
+
 /// The contexts of the kubeconfig, for completion.
 pub(crate) fn contexts(kubeconfig: Option<&PathBuf>) -> Vec<String> {
     let read = match kubeconfig {
-        Some(path) => Kubeconfig::read_from(path),
+        Some(path) => read(path),
         None => Kubeconfig::read(),
     };
     read.map(|read| read.contexts.into_iter().map(|context| context.name).collect()).unwrap_or_default()
@@ -106,7 +121,7 @@ impl Settings {
 
     async fn config(&self) -> Result<(Config, Option<String>), Failure> {
         let read = match &self.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path),
+            Some(path) => read(path),
             None => Kubeconfig::read(),
         };
         let read = match read {

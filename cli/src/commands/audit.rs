@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +13,7 @@ use sentinel_audit::anchors::{Anchor, Recorder};
 use sentinel_audit::directory::named_after;
 use sentinel_audit::export::Export;
 use sentinel_audit::report::{Opened, Report, Source, Terms, Verdict};
+use sentinel_protocol::human::human_bytes;
 use sentinel_protocol::ids::{ChainId, Sha256Hex};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,6 +47,9 @@ pub(super) fn verify(args: &AuditVerifyArgs) -> ExitResult {
     })
 }
 
+/// Most bytes of a file of heads: those of a thousand nodes, of each day of a year and each hour of a month, have half as many.
+const MAX_HEADS_FILE: u64 = 512 << 20;
+
 /// A list of heads in a file.
 #[derive(Deserialize)]
 struct HeadsFile {
@@ -57,8 +61,8 @@ fn heads_in(path: &Path) -> Result<Vec<Anchor>, Failure> {
         Failure::usage(format!("failed to read heads from {}: {why}", path.display()))
             .hint("Write the file with: sentinel audit heads -o json > FILE")
     };
-    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let file: HeadsFile = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+    let read = File::open(path).map_err(|error| error.to_string());
+    let read = read.and_then(|file| listed_heads(file, MAX_HEADS_FILE)).map_err(failed)?;
     let anchor = |(index, view): (usize, AuditHeadView)| {
         let wrong = |error: String| failed(format!("item {} is not a head: {error}", index + 1));
         let chain = ChainId::new(view.chain).map_err(|error| wrong(error.to_string()))?;
@@ -67,7 +71,16 @@ fn heads_in(path: &Path) -> Result<Vec<Anchor>, Failure> {
         let time = view.recorded_at.unwrap_or_else(|| "at an unknown time".to_owned());
         Ok(Anchor { head, of: view.of, recorded_by: Recorder::History, time })
     };
-    file.items.into_iter().enumerate().map(anchor).collect()
+    read.items.into_iter().enumerate().map(anchor).collect()
+}
+
+/// The list of heads in a file. What is none is refused at its first byte, and not read to the end.
+fn listed_heads(file: impl io::Read, max: u64) -> Result<HeadsFile, String> {
+    let mut file = file.take(max);
+    serde_json::from_reader(BufReader::new(&mut file)).map_err(|error| match file.limit() {
+        0 => format!("it has more than {}, which no list of heads has", human_bytes(max)),
+        _ => error.to_string(),
+    })
 }
 
 /// Lists heads.
@@ -115,27 +128,35 @@ fn each_once(items: &[Value]) -> impl Iterator<Item = &Value> {
 
 fn source(path: &Path) -> Result<Source<'_>, Failure> {
     if path.as_os_str() == "-" {
-        return Ok(Source { name: "standard input".to_owned(), open: Box::new(copied()?) });
+        let open = copied("standard input", &mut io::stdin().lock())?;
+        return Ok(Source { name: "standard input".to_owned(), open: Box::new(open) });
+    }
+    let name = path.display().to_string();
+    // It can be read once, such as that of `<(ssh node-1 node-agent audit export)`.
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        let mut pipe =
+            File::open(path).map_err(|error| Failure::new(format!("failed to open {name}: {error}")))?;
+        return Ok(Source { open: Box::new(copied(&name, &mut pipe)?), name });
     }
     let open = move || {
         if path.is_dir() {
-            return Export::open(path).map(Opened::from).map_err(io::Error::other);
+            return Export::open_some(path).map(Opened::from).map_err(io::Error::other);
         }
         let records: Box<dyn BufRead> = Box::new(BufReader::new(File::open(path)?));
         Ok(Opened { records, begins: named_after(path) })
     };
-    Ok(Source { name: path.display().to_string(), open: Box::new(open) })
+    Ok(Source { name, open: Box::new(open) })
 }
 
-/// Standard input in a file that has no name, as it is read twice and may be larger than the memory.
-fn copied() -> Result<impl Fn() -> io::Result<Opened>, Failure> {
+/// What can be read once, in a file that has no name, as it is read twice and may be larger than the memory.
+fn copied(what: &str, from: &mut dyn io::Read) -> Result<impl Fn() -> io::Result<Opened> + use<>, Failure> {
     let failed = |error: io::Error| {
         let folder = std::env::temp_dir();
-        Failure::new(format!("failed to copy standard input to {}: {error}", folder.display()))
+        Failure::new(format!("failed to copy {what} to {}: {error}", folder.display()))
             .hint("Set TMPDIR to a directory with enough space, or name a file")
     };
-    let mut file = nameless().map_err(failed)?;
-    io::copy(&mut io::stdin().lock(), &mut file).map_err(failed)?;
+    let mut file = nameless().map_err(&failed)?;
+    io::copy(from, &mut file).map_err(failed)?;
     // The files that are opened from it share its position, and one is read after the other.
     let file = Arc::new(Mutex::new(file));
     Ok(move || {
@@ -151,4 +172,18 @@ fn nameless() -> io::Result<File> {
     let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(path)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_heads_is_read_up_to_a_bound_and_refused_at_its_first_wrong_byte() {
+        let wrong = listed_heads(io::repeat(0), u64::MAX).err().unwrap();
+        assert!(wrong.contains("expected value at line 1 column 1"), "{wrong}");
+        // White space may be in any JSON.
+        let endless = listed_heads(io::repeat(b' '), 1 << 20).err().unwrap();
+        assert_eq!(endless, "it has more than 1 MiB, which no list of heads has");
+    }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use jiff::{SignedDuration, Timestamp};
 use sentinel_core::plan::{Select, TaskPlan};
+use sentinel_operator::files;
 use sentinel_policy::signature::{
     AnyNode, NAMESPACE, Nodes, Statement, StatementId, Version, check_kind, check_signature, key_kind,
 };
@@ -48,9 +49,12 @@ pub(super) fn execute(args: &SignArgs, namespace: &str) -> ExitResult {
     Ok(OK)
 }
 
+/// Most bytes of a key file, as ssh-keygen writes them.
+const MAX_KEY: u64 = 64 << 10;
+
 /// Refuses a key whose signatures no node can verify, before it asks for a passphrase or a touch.
 fn check_key(path: &Path) -> Result<(), Failure> {
-    let kind = |path: &Path| std::fs::read_to_string(path).ok().and_then(|text| key_kind(&text));
+    let kind = |path: &Path| files::read_text(path, MAX_KEY).ok().and_then(|text| key_kind(&text));
     let mut public = path.as_os_str().to_owned();
     public.push(".pub");
     match kind(path).or_else(|| kind(Path::new(&public))) {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::output::escape::single_line;
 use crate::output::quoted;
 
 /// Keywords and builtins of shells that are not programs.
@@ -15,7 +16,8 @@ const SHELL_BUILTINS: [&str; 36] = [
 pub(super) fn hint(command: &Value) -> Option<String> {
     let words: Vec<&str> = command.as_array()?.iter().filter_map(Value::as_str).collect();
     let program = *words.first()?;
-    let whole = words.join(" ");
+    // The advice has lines of its own.
+    let whole = single_line(&words.join(" "));
     let why = if program.contains(char::is_whitespace) {
         format!("{program:?} is one argument, so all of it is taken as the program; no shell splits it.")
     } else if SHELL_BUILTINS.contains(&program) {

@@ -6,6 +6,10 @@
 
 use std::fmt::Write as _;
 
+pub(super) use sentinel_protocol::shown::is_safe;
+use sentinel_protocol::shown::{escape_into, is_unsafe};
+pub(crate) use sentinel_protocol::shown::{escaped, single_line};
+
 /// Escapes bytes that arrive in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Escaper {
@@ -53,23 +57,6 @@ impl Escaper {
     }
 }
 
-/// A whole text, escaped.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    escape_into(&mut shown, text);
-    shown
-}
-
-/// A text escaped to one line, for a name or a cell: line ends are shown as `⏎`.
-pub(crate) fn single_line(text: &str) -> String {
-    escaped(text).replace('\n', "⏎").replace('\t', " ")
-}
-
-/// Whether the text has no character that [`escaped`] would change.
-pub(super) fn is_safe(text: &str) -> bool {
-    !text.chars().any(|character| is_unsafe(character) && character != '\n' && character != '\t')
-}
-
 /// A JSON text with JSON's own escapes for every character that could control a terminal. The value is unchanged:
 /// outside of strings, JSON has no such character but line ends.
 pub(super) fn json_escaped(json: &str) -> String {
@@ -85,53 +72,9 @@ pub(super) fn json_escaped(json: &str) -> String {
     shown
 }
 
-/// Control characters, direction marks and overrides, invisible separators.
-fn is_unsafe(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{61c}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-        )
-}
-
-fn escape_into(shown: &mut String, text: &str) {
-    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
-    if text.as_bytes().iter().all(is_plain) {
-        return shown.push_str(text);
-    }
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            // CR LF is a line end.
-            '\r' if characters.peek() == Some(&'\n') => {}
-            '\0'..='\x1f' => {
-                shown.push('^');
-                shown.push((character as u8 + 0x40) as char);
-            }
-            '\x7f' => shown.push_str("^?"),
-            _ if is_unsafe(character) => {
-                let _ = write!(shown, "\\u{{{:x}}}", character as u32);
-            }
-            _ => shown.push(character),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_shown_as_escapes() {
-        assert_eq!(escaped("a\x1b[31mb\x07\r\n\tc\x7f"), "a^[[31mb^G\n\tc^?");
-        assert_eq!(escaped("\u{9b}2J \u{202e}abc"), "\\u{9b}2J \\u{202e}abc");
-        assert_eq!(escaped("ä→日"), "ä→日");
-    }
 
     #[test]
     fn a_character_split_between_pieces_is_kept() {
@@ -151,8 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_on_one_line_and_json_keeps_its_value() {
-        assert_eq!(single_line("a\nb\tc\x1b"), "a⏎b c^[");
+    fn json_keeps_its_value() {
         let value = serde_json::json!("\x7f\u{9b}\u{202e}\n");
         let text = json_escaped(&value.to_string());
         assert_eq!(text, "\"\\u007f\\u009b\\u202e\\n\"");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sentinel_protocol::log::Stream;
 
 use super::color::{StdStream, Style, is_terminal};
-use super::escape::Escaper;
+use super::escape::{Escaper, single_line};
 use super::line_buffer::{LineBuffer, LinePart, PartEnd};
 use super::padded;
 use super::sink::{self, Rendered, Writer};
@@ -47,6 +47,7 @@ impl Prefix {
             Self::None | Self::Section => Text::new(),
             Self::Node { name, task, width } => {
                 let label = task.as_ref().map_or_else(|| name.clone(), |task| format!("{name} {task}"));
+                let label = single_line(&label);
                 Text::new()
                     .styled(Style::node(name), padded(&label, *width))
                     .plain(" ")

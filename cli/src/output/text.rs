@@ -8,7 +8,12 @@ use super::escape::{escaped, single_line};
 
 /// Text for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Text(Vec<Fragment>);
+pub(crate) struct Text {
+    fragments: Vec<Fragment>,
+    /// Whether line ends in it are shown, as those of a message are: what it is about could otherwise begin a line that imitates
+    /// one of ours.
+    is_line: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fragment {
@@ -21,8 +26,13 @@ impl Text {
         Self::default()
     }
 
-    /// Starts a message with `sentinel:`, which sets it apart from output of commands.
+    /// Starts a message with `sentinel:`, which sets it apart from output of commands. It has one line, whatever is appended.
     pub(crate) fn message() -> Self {
+        Self { is_line: true, ..Self::advice() }
+    }
+
+    /// Starts the same with a text of ours, which may have several lines.
+    pub(crate) fn advice() -> Self {
         Self::new().styled(Style::Dim, "sentinel:").plain(" ")
     }
 
@@ -34,14 +44,14 @@ impl Text {
     /// Appends a text without a style.
     #[must_use]
     pub(crate) fn plain(mut self, text: impl Into<String>) -> Self {
-        self.0.push(Fragment { style: None, text: text.into() });
+        self.fragments.push(Fragment { style: None, text: text.into() });
         self
     }
 
     /// Appends a text with a style.
     #[must_use]
     pub(crate) fn styled(mut self, style: Style, text: impl Into<String>) -> Self {
-        self.0.push(Fragment { style: Some(style), text: text.into() });
+        self.fragments.push(Fragment { style: Some(style), text: text.into() });
         self
     }
 
@@ -49,15 +59,15 @@ impl Text {
     #[must_use]
     pub(crate) fn state(self, state: &str) -> Self {
         match Style::state(state) {
-            Some(style) => self.styled(style, state),
-            None => self.plain(state),
+            Some(style) => self.styled(style, single_line(state)),
+            None => self.single_line(state),
         }
     }
 
     /// Appends another text.
     #[must_use]
     pub(crate) fn append(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+        self.fragments.extend(other.fragments);
         self
     }
 
@@ -68,14 +78,14 @@ impl Text {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|fragment| fragment.text.is_empty())
+        self.fragments.iter().all(|fragment| fragment.text.is_empty())
     }
 
     /// The text for a stream: escaped, then styled if the stream is colored.
     pub(super) fn render(&self, stream: StdStream) -> String {
         let mut rendered = String::new();
-        for fragment in &self.0 {
-            let text = escaped(&fragment.text);
+        for fragment in &self.fragments {
+            let text = if self.is_line { single_line(&fragment.text) } else { escaped(&fragment.text) };
             match fragment.style {
                 Some(style) => rendered.push_str(&style.render(stream, &text)),
                 None => rendered.push_str(&text),
@@ -108,5 +118,12 @@ mod tests {
             .plain("\u{9b}2J\u{202e}")
             .single_line("x\ny");
         assert_eq!(text.render(StdStream::Out), "sentinel: a^[]0;title^G\\u{9b}2J\\u{202e}x⏎y");
+    }
+
+    #[test]
+    fn a_message_has_one_line() {
+        let text = Text::message().plain("a\nb").append(Text::new().plain("\nc")).state("\nd");
+        assert_eq!(text.render(StdStream::Err), "sentinel: a⏎b⏎c⏎d");
+        assert_eq!(Text::advice().plain("a\nb").render(StdStream::Err), "sentinel: a\nb");
     }
 }

@@ -11,7 +11,7 @@ mod examiner;
 mod file;
 mod gate;
 
-pub use commands::{PolicyCommand, run};
+pub use commands::{PolicyCommand, Print, run};
 pub use digests::Digests;
 pub use examiner::examined;
 pub use file::read;

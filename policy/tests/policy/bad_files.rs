@@ -14,11 +14,14 @@ const BAD: &[(&str, &str)] = &[
     ("rules: []", "missing field"),
     ("apiVersion: sentinelnode.dev/v2\nkind: NodePolicy\nrules: []", "unknown variant"),
     ("apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nrules: []", "unknown variant"),
-    ("a: [", "cannot be read"),
-    ("- 1", "cannot be read"),
+    ("a: [", "unknown field `a`, expected one of apiVersion, kind, signers, rules at line 1, column 1"),
+    ("- 1", "expected mapping start at line 1, column 1"),
     ("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\nextra: 1", "unknown field"),
     ("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules: []\nrules: []", "duplicate"),
-    ("apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n", "cannot be read"),
+    (
+        "apiVersion: sentinelnode.dev/v1alpha1\nkind: NodePolicy\nrules:\n",
+        "expected sequence start at line 3, column 6",
+    ),
 ];
 
 /// A bad rule and a part of the error about it.
@@ -200,5 +203,21 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
         let _ = Policy::read(&bytes);
+    }
+}
+
+/// A refusal has this text, and the person who reads it may not read the file.
+#[test]
+fn a_field_without_a_value_is_named_once_and_in_plain_words() {
+    for (rule, field) in [
+        ("{id: a, effect: Deny, users: }", "users"),
+        ("{id: a, effect: Deny, what: [{programs: ~}]}", "programs"),
+        ("{id: a, effect: Deny, who: null}", "who"),
+    ] {
+        let text = rules(&format!("- {rule}\n"));
+        let error = Policy::read(text.as_bytes()).unwrap_err();
+        let expected = format!("the field `{field}` has no value; write one, or leave the field out");
+        assert!(error.to_string().starts_with(&format!("{expected} at line 4, column ")), "{error}");
+        assert!(error.with_excerpt().contains(&expected) && error.with_excerpt().contains(rule), "{error:?}");
     }
 }

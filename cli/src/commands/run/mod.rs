@@ -164,7 +164,7 @@ async fn conclude(client: &Client, followed: FollowedRun, display: Display) -> E
     }
     summarize(&followed);
     if let Some(advice) = advice(client, &followed).await {
-        note(Text::message().plain(advice));
+        note(Text::advice().plain(advice));
     }
     let code = exit_code(client, &followed).await?;
     if display.format == StreamFormat::Json {
