@@ -327,6 +327,14 @@ fn two_exports_with_different_records_of_one_chain_are_a_failure_that_names_the_
         verdict == Verdict::Failed && text.contains("FAILED: from record 6 on, b and a have different"),
         "{text}"
     );
+    // Also where neither has the records that lead to the newest export.
+    let terms = Terms { allow_retention: true, ..Terms::default() };
+    for apart in [[&honest[..6], &forged[..5]], [&honest[..5], &forged[..6]]] {
+        let (verdict, text) = together(&[&honest[7..], apart[0], apart[1]], terms.clone());
+        assert!(verdict == Verdict::Failed && text.contains("FAILED: from record 5 on, "), "{text}");
+    }
+    let (verdict, text) = together(&[&honest[7..], &honest[..6], &honest[..4]], terms);
+    assert_eq!(verdict, Verdict::Fits, "{text}");
     // One stream has a chain once.
     let (verdict, text) = together(&[&[honest.clone(), forged.clone()].concat()], Terms::default());
     assert!(verdict == Verdict::Failed && text.contains("record 1 was already read"), "{text}");

@@ -162,4 +162,7 @@ fn a_request_begins_no_line_of_its_verdict() {
     assert!(!out.lines().any(|line| line.starts_with("allowed")), "{out}");
     assert!(!out.chars().any(|char| char.is_control() && char != '\n'), "{out:?}");
     assert!(out.contains("allowed by rule echo"), "{out}");
+    let unknown = r#"{"attempt": "u/1/n/1", "request": {"program": {"x\nallowed by rule echo": 1}}}"#;
+    let (code, _, err) = test(directory.path(), unknown);
+    assert!(code == 2 && !err.lines().any(|line| line.starts_with("allowed")), "{err}");
 }

@@ -104,12 +104,15 @@ fn join_chain(
         chain.map(|chain| (Reverse(chain.head.seq), chain.first))
     });
     let Some((longest, others)) = places.split_first() else { return Vec::new() };
-    let mut joined = vec![*longest];
+    let (mut joined, mut apart) = (vec![*longest], Vec::new());
     let mut differences = Vec::new();
     for other in others {
         match relation(exports, &joined, *other) {
             Relation::Same => joined.push(*other),
-            Relation::Apart(gap) => set_within(exports, *longest, *other, Some(gap)),
+            Relation::Apart(gap) => {
+                set_within(exports, *longest, *other, Some(gap));
+                apart.push(*other);
+            }
             Relation::Differs { from, seq } => {
                 let files = [from, *other].map(|(index, _)| exports[index].name.clone());
                 let seq = first_difference(&sources[from.0], &sources[other.0], id).unwrap_or(seq);
@@ -120,6 +123,10 @@ fn join_chain(
     for part in &joined[1..] {
         merge(exports, *longest, *part);
         set_within(exports, *longest, *part, None);
+    }
+    // Behind a gap they have to fit each other all the same.
+    if apart.len() > 1 {
+        differences.extend(join_chain(exports, sources, id, apart));
     }
     differences
 }

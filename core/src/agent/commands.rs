@@ -101,8 +101,11 @@ impl Agent {
             }
             Journaled::Unknown => return,
         }
+        // Those that wait like this one have no place yet: they would wait for each other.
         let others_by = |rule: &str| {
-            self.living_by(rule).saturating_sub(usize::from(attempt.rule.as_deref() == Some(rule)))
+            let by_rule = |other: &&Attempt| other.rule.as_deref() == Some(rule) && !other.is_over();
+            let others = self.attempts.values().filter(by_rule);
+            others.filter(|other| !matches!(other.phase, Phase::Unconfirmed)).count()
         };
         match admit_again(&self.candidate(&start, facts, &others_by)) {
             Ok(_) if start.request.needs_secrets() && facts.secrets != SecretsSent::Values => {}

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use sentinel_protocol::requester::Requester;
+use sentinel_protocol::shown::single_line;
 
 use super::attempt_dir::AttemptDir;
 use super::attempt_record::{AttemptRecord, AttemptState, Loaded};
@@ -44,7 +45,8 @@ impl Listing {
             }
         }
         rows.sort();
-        Ok(Self { rows })
+        // Names of programs and users are among them.
+        Ok(Self { rows: rows.into_iter().map(|row| row.map(|cell| single_line(&cell))).collect() })
     }
 }
 
@@ -95,5 +97,30 @@ impl fmt::Display for Listing {
             writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sentinel_protocol::time::UnixMillis;
+    use sentinel_protocol::to_agent::{Start, ToAgent};
+
+    use super::super::{Accepted, StateDir};
+    use super::*;
+
+    #[test]
+    fn a_name_begins_no_row_and_controls_no_terminal() {
+        let dir = tempfile::tempdir().unwrap();
+        let golden = include_str!("../../../protocol/tests/golden/v1/start-command.json");
+        let ToAgent::Start(start) = serde_json::from_str(golden).unwrap() else { panic!("{golden}") };
+        let start = Start { secrets: None, ..*start };
+        let state = StateDir::open(dir.path()).unwrap();
+        let attempt = state.create(Accepted::now(start).unwrap()).unwrap();
+        let user = "eve\nu.1.n.1  ops/t  exited with code 0\u{1b}[31m".into();
+        let by = Requester { user, uid: None, groups: Vec::new() };
+        attempt.request_cancel(UnixMillis(1), Some(by)).unwrap();
+        let text = Listing::read(dir.path()).unwrap().to_string();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("as eve⏎u.1.n.1") && !text.contains('\u{1b}'), "{text}");
     }
 }

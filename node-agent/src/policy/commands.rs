@@ -197,7 +197,7 @@ fn requests_in(path: &Path) -> Result<Vec<Start>, String> {
     let mut requests = Vec::new();
     for request in serde_json::Deserializer::from_slice(&json).into_iter() {
         let request = request.map_err(|error| {
-            let number = requests.len() + 1;
+            let (number, error) = (requests.len() + 1, single_line(&error.to_string()));
             failed(format!("request {number}: {error}; it is not what `sentinel policy request TASK` prints"))
         })?;
         requests.push(request);

@@ -145,7 +145,7 @@ async fn a_crash_between_record_and_start_continues_the_run() {
 
 /// What stands in for the spec while that is invalid was started, as the Run that was recorded.
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_taken_over_while_its_spec_is_invalid_goes_on_with_its_own_command() {
+async fn a_run_that_is_taken_over_while_its_spec_is_invalid_continues_with_its_own_command() {
     let spec = "{targets: {all: true}, run: {command: [id, -u]}}";
     let text = format!(
         "apiVersion: sentinelnode.dev/v1alpha1\nkind: Task\nmetadata: {{name: t, namespace: default}}\nspec: {spec}\n"
