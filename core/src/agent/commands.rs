@@ -102,11 +102,7 @@ impl Agent {
             Journaled::Unknown => return,
         }
         // Those that wait like this one have no place yet: they would wait for each other.
-        let others_by = |rule: &str| {
-            let by_rule = |other: &&Attempt| other.rule.as_deref() == Some(rule) && !other.is_over();
-            let others = self.attempts.values().filter(by_rule);
-            others.filter(|other| !matches!(other.phase, Phase::Unconfirmed)).count()
-        };
+        let others_by = |rule: &str| self.placed_by(rule);
         match admit_again(&self.candidate(&start, facts, &others_by)) {
             Ok(_) if start.request.needs_secrets() && facts.secrets != SecretsSent::Values => {}
             Ok(permit) => {

@@ -68,8 +68,17 @@ impl Agent {
 
     /// Attempts that are not over and were allowed by this rule of the policy.
     pub(super) fn living_by(&self, rule: &str) -> usize {
-        let by_rule = |attempt: &&Attempt| attempt.rule.as_deref() == Some(rule) && !attempt.is_over();
-        self.attempts.values().filter(by_rule).count()
+        self.living_of(rule).count()
+    }
+
+    /// The same, without those that wait to be confirmed.
+    pub(super) fn placed_by(&self, rule: &str) -> usize {
+        self.living_of(rule).filter(|attempt| !matches!(attempt.phase, Phase::Unconfirmed)).count()
+    }
+
+    fn living_of(&self, rule: &str) -> impl Iterator<Item = &Attempt> {
+        let by_rule = move |attempt: &&Attempt| attempt.rule.as_deref() == Some(rule) && !attempt.is_over();
+        self.attempts.values().filter(by_rule)
     }
 
     /// Whether this node has the Attempt, so that a `Start` of it needs no verdict of the policy, unless it waits for one.

@@ -1,6 +1,7 @@
 //! A whole agent with real supervisors and commands, against a gateway that is driven by the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod asked_again;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 #[path = "../gateway/mod.rs"]

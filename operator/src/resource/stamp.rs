@@ -347,8 +347,8 @@ impl Stamps {
         let known = before.as_ref().and_then(|(_, known)| known.as_ref().ok());
         let spec_changed = old.is_none_or(|old| old.spec != new.spec);
         let changed = |key: &str| old.is_none_or(|old| old.annotation(key) != new.annotation(key));
-        // A person may change the prefix that the stamp of a creation rests on: then it is signed anew, for the name.
-        // Nothing changes that it is about: what a person wrote over it is undone.
+        // Nothing changes that it is about: what a person wrote over it is undone. A generated name's prefix may change, on which the
+        // stamp of a creation rests; then it is signed anew, for the name.
         if let Some((old, Ok(known))) = &before
             && !spec_changed
             && !REQUESTS.into_iter().any(changed)
